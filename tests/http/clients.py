@@ -1,4 +1,4 @@
-"""Both kinds of client of both libraries behind one plain face, so that each test is written once."""
+"""Both kinds of client of both libraries behind one interface, so that each test is written once."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ TLS = ssl.create_default_context()
 
 
 def is_free(transport: Any) -> bool:
-    """Whether nobody has a connection of its pool, or waits for one."""
+    """Whether no request has a connection of the pool, or waits for one."""
     pool = transport.transport._pool
     idle = all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
     return idle and not pool._requests
 
 
 class Http:
-    """A client whose transport is one of ours."""
+    """A client with one of our transports."""
 
     name: ClassVar[str]
     library: ClassVar[Any]
@@ -46,7 +46,7 @@ class Http:
         self.transport: Any = None
 
     def open(self, pipeline: Pipeline | None = None, *, timeout: Any = 5, **options: Any) -> Http:
-        """Begin, perhaps anew; `options` are the transport's."""
+        """Open the client, perhaps anew; `options` are the transport's."""
         self.end()
         if "transport" not in options:
             options.setdefault("verify", TLS)
@@ -55,37 +55,38 @@ class Http:
         return self
 
     def make(self, pipeline: Pipeline | None = None, **options: Any) -> Any:
-        """One of our transports."""
+        """Return one of our transports."""
         raise NotImplementedError
 
     def client_of(self, **options: Any) -> Any:
-        """One of the library's clients."""
+        """Return one of the library's clients."""
         raise NotImplementedError
 
     def send(self, method: str, url: str, **options: Any) -> Any:
-        """One request, as `client.request`."""
+        """Send one request, like `client.request`."""
         raise NotImplementedError
 
     def body(self, *parts: bytes) -> Any:
-        """A body that can be sent once."""
+        """Return a body that can be sent once."""
         raise NotImplementedError
 
     @contextlib.contextmanager
     def file(self, path: Path) -> Iterator[Any]:
-        """An open file, as this client takes one."""
+        """Return an open file of the kind that this client takes."""
         raise NotImplementedError
 
     def stream(self, url: str, between: Callable[[], object], *, method: str = "GET", **options: Any) -> list[bytes]:
-        """The parts of a streamed answer, with something done after the first; its error leaves the rest unread."""
+        """Return the parts of a streamed response. A function is called after the first; if it raises, the rest stays
+        unread."""
         raise NotImplementedError
 
     @property
     def connections(self) -> list[Any]:
-        """Those of the pool beneath."""
+        """The connections of the pool beneath."""
         return list(self.transport.transport._pool.connections)
 
     def all_free(self) -> bool:
-        """Whether nobody has a connection, or waits for one."""
+        """Whether no request has a connection, or waits for one."""
         return is_free(self.transport)
 
     def end(self) -> None:
@@ -98,12 +99,12 @@ class Http:
         raise NotImplementedError
 
     def close(self) -> None:
-        """End of the test."""
+        """Close everything at the end of the test."""
         self.end()
 
 
 class AsyncHttp(Http):
-    """`AsyncClient`."""
+    """The interface to an `AsyncClient`."""
 
     blocking = False
 
@@ -158,7 +159,7 @@ async def _opened(path: Path) -> Any:
 
 
 class SyncHttp(Http):
-    """`Client`."""
+    """The interface to a `Client`."""
 
     blocking = True
 

@@ -1,4 +1,4 @@
-"""A real server that does as it is told, and all kinds of client in front of it."""
+"""A real server with a script, and all kinds of client in front of it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from tests.http.server import Server
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[tuple[Server, Server]]:
-    """Two, on two ports of one host."""
+    """Two servers, on two ports of one host."""
     with Server() as one, Server() as other:
         yield one, other
 
 
 @pytest.fixture
 def server(servers: tuple[Server, Server]) -> Server:
-    """One, with nothing to do yet."""
+    """One server, with an empty script."""
     servers[0].reset()
     return servers[0]
 
 
 @pytest.fixture
 def other(servers: tuple[Server, Server]) -> Server:
-    """The other one."""
+    """The other server."""
     servers[1].reset()
     return servers[1]
 
 
 @pytest.fixture(scope="session")
 def protocols(servers: tuple[Server, Server]) -> Iterator[dict[str, Server]]:
-    """One for each protocol."""
+    """One server for each protocol."""
     with Server("httptools") as httptools, Server("h2") as h2:
         yield {"h11": servers[0], "httptools": httptools, "h2": h2}
 
@@ -48,7 +48,7 @@ def _raw() -> Iterator[RawServer]:
 
 @pytest.fixture
 def raw(_raw: RawServer) -> RawServer:
-    """A server that misbehaves, with nothing to do yet."""
+    """A server that misbehaves, with an empty script."""
     _raw.reset()
     return _raw
 
@@ -61,7 +61,7 @@ def _raw_http2() -> Iterator[RawHttp2Server]:
 
 @pytest.fixture
 def raw_http2(_raw_http2: RawHttp2Server) -> RawHttp2Server:
-    """The same over HTTP/2."""
+    """A server that misbehaves over HTTP/2, with an empty script."""
     _raw_http2.reset()
     return _raw_http2
 

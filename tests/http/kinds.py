@@ -1,7 +1,6 @@
-"""Our transports in all four kinds (httpx and httpx2, asynchronous and plain), around an inner transport that answers
-by a script.
+"""Our transports in all four kinds (httpx and httpx2, asynchronous and plain), around an inner transport with a script.
 
-What is asynchronous runs in virtual time, so its waits are exact and cost nothing; what is plain waits in real time.
+Asynchronous kinds run in virtual time, so their waits are exact and cost nothing; plain kinds wait in real time.
 """
 
 from __future__ import annotations
@@ -27,11 +26,12 @@ URL = "http://example.com/"
 
 
 class Script:
-    """What an inner transport does, request by request: answers a status, or a status with headers; raises an error; or
-    calls a function with the request. It answers 200 beyond its end.
+    """The script of an inner transport. Each step answers a status, or a status with headers; raises an error; or calls
+    a function with the request. After the last step it answers 200.
 
     Attributes:
-        sent: the requests, as they arrived. at: when each did, on the clock of its kind.
+        sent: the requests, as they arrived.
+        at: when each arrived, on the clock of its kind.
         inner: the transport.
     """
 
@@ -69,19 +69,20 @@ class Script:
         self.inner = Inner()
 
     def waits(self) -> list[float]:
-        """Seconds between one request and the next."""
+        """The seconds between one request and the next."""
         return [later - earlier for earlier, later in zip(self.at, self.at[1:], strict=False)]
 
     def headers(self, name: str) -> list[str | None]:
-        """What each request had in a header."""
+        """Return the value of a header in each request."""
         return [headers.get(name) for headers in self._headers]
 
 
 class Kind:
-    """A client library, and which half of it.
+    """A client library, and one of its two kinds of client.
 
     Attributes:
-        library: the client's module. ours: our module for it.
+        library: the client's module.
+        ours: our module for it.
         transport_of, client_of, guarded_client_of: our transport, its client, and our client.
     """
 
@@ -121,20 +122,20 @@ class Kind:
         return Script(self, *steps)
 
     def keep(self, client: Any) -> Any:
-        """It is closed at the end of the test."""
+        """Close an object at the end of the test."""
         self._clients.append(client)
         return client
 
     def open(
         self, pipeline: Any, script: Script | None = None, *, client: dict[str, Any] | None = None, **options: Any
     ) -> Any:
-        """A client; `options` are our transport's."""
+        """Open a client; `options` are our transport's."""
         if script is not None:
             options["transport"] = script.inner
         return self.keep(self.client_of(transport=self.transport_of(pipeline, **options), **(client or {})))
 
     def run(self, main: Callable[[], Any], inside: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Any:
-        """Call it, to its end, within a context."""
+        """Call a function to its end, within a context."""
         if not self.is_async:
             with inside():
                 return main()
@@ -146,7 +147,7 @@ class Kind:
         return self.runner.run(entry())
 
     def send(self, client: Any, method: str = "GET", url: str = URL, **options: Any) -> Any:
-        """One request."""
+        """Send one request."""
         return self.run(lambda: client.request(method, url, **options))
 
     async def sleep(self, seconds: float) -> None:
@@ -156,11 +157,11 @@ class Kind:
         time.sleep(seconds)
 
     def pause(self, seconds: float) -> Callable[[], Any]:
-        """For `run`: let time go by."""
+        """Let time pass, within `run`."""
         return lambda: asyncio.sleep(seconds) if self.is_async else time.sleep(seconds)  # type: ignore[func-returns-value]
 
     def body(self, *parts: bytes) -> Any:
-        """A body that can be sent once."""
+        """Return a body that can be sent once."""
 
         async def body() -> Any:
             for part in parts:
@@ -169,7 +170,7 @@ class Kind:
         return body() if self.is_async else iter(parts)
 
     def slow_stream(self, seconds: float, *parts: bytes) -> Any:
-        """A response's stream with a wait before each part."""
+        """Return a response's stream with a wait before each part."""
 
         class Slow(self.library.AsyncByteStream, self.library.SyncByteStream):  # type: ignore[misc,name-defined]
             def __iter__(self) -> Any:
@@ -207,7 +208,7 @@ class Kind:
         return self.wait(10, then) if self.is_async else plainly
 
     def close(self) -> None:
-        """End of the test; again does no harm."""
+        """Close everything at the end of the test. A second call does nothing."""
         self._over.set()
         while self._clients:
             client = self._clients.pop()
@@ -237,12 +238,12 @@ KINDS: tuple[type[Kind], ...] = (AsyncHttpx, SyncHttpx, AsyncHttpx2, SyncHttpx2)
 
 
 def heard_by(pipeline: Any) -> list[Any]:
-    """A list that fills with the events of a pipeline."""
+    """Return a list that collects the events of a pipeline."""
     heard: list[Any] = []
     pipeline.listen(heard.append)
     return heard
 
 
 def named(heard: list[Any], kind: str) -> list[Any]:
-    """The events of that class."""
+    """Return the events of a class."""
     return [event for event in heard if type(event).__name__ == kind]

@@ -1,5 +1,5 @@
-"""A network in memory, for httpcore under asyncio: each step takes one tick of the event loop, so that ticks can be
-counted.
+"""A network in memory, for httpcore under asyncio: each step takes one tick of the event loop, so that a test can count
+ticks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ GOOD = b"HTTP/1.1 200 Status\r\nContent-Length: 4\r\n\r\ngood"
 
 
 class Network:
-    """httpcore's backend: each request is met by the next answer of the script, in three parts, and by a good one when
-    there is none. None: it is not answered.
-    """
+    """httpcore's backend. Each request gets the next response of the script, in three parts, and a successful one after
+    the last. None: there is no response."""
 
     def __init__(self) -> None:
         self.script: deque[bytes | None] = deque()

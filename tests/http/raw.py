@@ -1,6 +1,7 @@
-"""A server that speaks HTTP/1.1 as badly as it is told: it resets, breaks off, lies about lengths, drips, and babbles.
+"""A server that speaks HTTP/1.1 badly, by a script: it resets, breaks off, sends wrong lengths, drips, and sends
+garbage.
 
-Each request is met by the next step of its script, and answered well when there is none.
+Each request gets the next step of the script, and a successful response after the last.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ BEATS = 0.01
 
 @dataclass
 class Asked:
-    """One request: its head has arrived, and so much of its body has been read. `whole`: to its end."""
+    """One request, whose head has arrived, and a part of whose body has been read. `whole`: all of it."""
 
     method: str
     path: str
@@ -68,7 +69,7 @@ class Exchange:
         return self._writer.is_closing()
 
     async def read(self) -> None:
-        """All of the body."""
+        """Read all of the body."""
         asked = self.asked
         if asked.fields.get("transfer-encoding") == "chunked":
             while size := int(await self._reader.readuntil(b"\r\n"), 16):  # which says so when the body breaks off
@@ -80,7 +81,7 @@ class Exchange:
         asked.whole = True
 
     async def read_some(self) -> None:
-        """The first part of the body, if there is one."""
+        """Read the first part of the body, if there is one."""
         if asked := self.asked.fields.get("transfer-encoding") or self.asked.fields.get("content-length"):
             self.asked.body += b"" if asked == "0" else await self._reader.read(8)
 
@@ -94,14 +95,14 @@ class Exchange:
         self._writer.transport.abort()
 
     async def close(self) -> None:
-        """End it in good manners: what still comes is read, and thrown away."""
+        """Close the connection in order: data that still arrives is read, and dropped."""
         self._writer.write_eof()
         while await self._reader.read(65536):
             pass
         self._writer.close()
 
     async def until_gone(self) -> None:
-        """Wait until the other side has ended it."""
+        """Wait until the other side has closed the connection."""
         await self._reader.read()
         self._writer.close()
 
@@ -110,7 +111,7 @@ Step = Callable[[Exchange], Awaitable[None]]
 
 
 def head(status: int = 200, *fields: str) -> bytes:
-    """The head of an answer."""
+    """Return the head of a response."""
     return "\r\n".join((f"HTTP/1.1 {status} Status", *fields, "", "")).encode()
 
 
@@ -126,7 +127,7 @@ def answer(status: int = 200, *fields: str, body: bytes = b"good") -> Step:
 
 
 def resetting(after: bytes = b"", *, early: bool = False) -> Step:
-    """It sends something, or nothing, and breaks the connection; `early`: with the request half read."""
+    """A step that sends some data, or none, and resets the connection; `early`: with the request half read."""
 
     async def step(exchange: Exchange) -> None:
         if early:
@@ -140,7 +141,7 @@ def resetting(after: bytes = b"", *, early: bool = False) -> Step:
 
 
 def closing(after: bytes = b"") -> Step:
-    """It sends something, or nothing, and closes the connection."""
+    """A step that sends some data, or none, and closes the connection."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.read()
@@ -151,12 +152,12 @@ def closing(after: bytes = b"") -> Step:
 
 
 def breaking_off(status: int = 200, *fields: str, sent: bytes = b"half of") -> Step:
-    """Its body is shorter than its head says."""
+    """A step that sends a shorter body than its head announces."""
     return closing(head(status, "Content-Length: 100", *fields) + sent)
 
 
 def hasty(status: int, *fields: str) -> Step:
-    """It answers without reading the body, and closes the connection."""
+    """A step that answers without reading the body, and closes the connection."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.send(head(status, "Connection: close", "Content-Length: 5", *fields) + b"hasty")
@@ -166,7 +167,7 @@ def hasty(status: int, *fields: str) -> Step:
 
 
 def dripping(data: bytes, before: bytes = b"") -> Step:
-    """It sends `before` at once, and `data` byte by byte."""
+    """A step that sends `before` at once, and `data` byte by byte."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.read()
@@ -179,7 +180,7 @@ def dripping(data: bytes, before: bytes = b"") -> Step:
 
 
 def hanging(after: bytes = b"") -> Step:
-    """It sends something, or nothing, and no more."""
+    """A step that sends some data, or none, and then nothing more."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.read()
@@ -190,7 +191,7 @@ def hanging(after: bytes = b"") -> Step:
 
 
 class RawServer:
-    """A context: it runs inside, in a thread of its own, on a free port of the loopback interface."""
+    """A context: the server runs inside, in its own thread, on a free port of the loopback interface."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.script: deque[Step] = deque()
@@ -235,7 +236,7 @@ class RawServer:
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """An origin where connections are refused until the function that comes with it is called."""
+        """Return an origin that refuses connections, and a function that makes it accept them."""
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         servers: list[asyncio.Server] = []
@@ -309,11 +310,11 @@ class Stream:
         self._writer = writer
 
     def flush(self) -> None:
-        """Send what has been done; only needed outside a step."""
+        """Send the frames that are ready; only needed outside a step."""
         self._writer.write(self.connection.data_to_send())
 
     def hang(self) -> None:
-        """No answer."""
+        """A step without a response."""
 
     def answer(self, status: int = 200, body: bytes = b"good") -> None:
         """A good answer."""
@@ -325,20 +326,20 @@ class Stream:
         self.connection.reset_stream(self.number, code)
 
     def go_away(self, last: int) -> None:
-        """GOAWAY: streams after `last` have not been looked at."""
+        """Send GOAWAY: streams after `last` have not been handled."""
         self.connection.close_connection(last_stream_id=last)
 
 
 @dataclass(frozen=True)
 class Http2Step:
-    """What meets a request: at its end, or `early`, when its head has arrived; nothing of its body is read then."""
+    """A step for a request: at its end, or `early`, when its head has arrived; then nothing of its body is read."""
 
     act: Callable[[Stream], object]
     early: bool = False
 
 
 class RawHttp2Server(RawServer):
-    """The same over HTTP/2, for clients that know beforehand that it speaks that, or learn it by TLS."""
+    """A server that misbehaves over HTTP/2, for clients that expect HTTP/2, or learn it by TLS."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
@@ -360,7 +361,7 @@ class RawHttp2Server(RawServer):
         self.most_streams = 100
 
     def let_go(self) -> None:
-        """Answer what is held."""
+        """Answer the requests that are held."""
 
         async def answer() -> None:
             while self.held:

@@ -1,5 +1,5 @@
-"""A server that speaks as much of OpenAI's and Anthropic's HTTP interfaces as their SDKs need for one question: answers
-as JSON and as server-sent events. It answers by a script first, and can break a connection off.
+"""A server with the parts of OpenAI's and Anthropic's HTTP interfaces that their SDKs need for one question: responses
+as JSON and as server-sent events. A script comes first, and can break a connection off.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = ["Once ", "upon ", "a ", "time"]
 
 @dataclass(frozen=True)
 class Refusal:
-    """One step of a script: an error status."""
+    """A step of a script: an error status."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Cut:
-    """One step of a script: the connection ends after so many words (0: before the head of the answer)."""
+    """A step of a script: the connection ends after so many words (0: before the head of the response)."""
 
     words: int
     how: Literal["reset", "close"] = "reset"
@@ -54,7 +54,7 @@ class Seen:
 
 
 class _Protocol(H11Protocol):
-    """Knows the transport of each connection."""
+    """A protocol that knows the transport of each connection."""
 
     open: dict[Any, Any]
 
@@ -64,10 +64,11 @@ class _Protocol(H11Protocol):
 
 
 class SdkServer:
-    """A context: it runs inside.
+    """A context: the server runs inside.
 
     Attributes:
-        script: what comes next; good answers when it is empty. seen: the requests.
+        script: the next steps; after the last the responses are successful.
+        seen: the requests.
         held: whether streams stop after their first word until `go_on()`.
     """
 
@@ -103,14 +104,14 @@ class SdkServer:
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
 
     def reset(self) -> None:
-        """Forget what was, and what was to be."""
+        """Clear the script and the requests."""
         self.script.clear()
         self.seen.clear()
         self.held = False
         self._going_on = asyncio.Event()
 
     def go_on(self) -> None:
-        """Send what is held back."""
+        """Send the rest of held streams."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._going_on.set)
 

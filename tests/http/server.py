@@ -1,7 +1,6 @@
-"""A server on a free port of the loopback interface, in a thread of its own: starlette under uvicorn,
-or under hypercorn.
+"""A server on a free port of the loopback interface, in its own thread: starlette under uvicorn, or under hypercorn.
 
-Each request is answered by the next step of its script, and with 200 and what it was sent when there is none.
+Each request gets the next step of the script, and after the last a 200 with the request's own body.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"]
 
 @dataclass(frozen=True)
 class Answer:
-    """One step of a script."""
+    """A step of a script."""
 
     status: int = 200
     body: bytes = b"scripted"
@@ -49,11 +48,10 @@ class Seen:
 
 
 class Server:
-    """A context: it runs inside.
+    """A context: the server runs inside.
 
     Args:
-        protocol: "h11" or "httptools", under uvicorn; or "h2", under hypercorn, for clients that know beforehand that
-            it speaks HTTP/2.
+        protocol: "h11" or "httptools", under uvicorn; or "h2", under hypercorn, for clients that expect HTTP/2.
     """
 
     def __init__(self, protocol: str = "h11") -> None:
@@ -110,13 +108,13 @@ class Server:
         return run
 
     def reset(self) -> None:
-        """Forget what was, and what was to be."""
+        """Clear the script and the requests."""
         self.script.clear()
         self.seen.clear()
         self.peers.clear()
 
     def send_rest(self) -> None:
-        """Of the body that comes in parts."""
+        """Send the second half of a body in parts."""
         self._send_rest()
 
     async def _answer(self, request: Request) -> Response:
@@ -130,7 +128,7 @@ class Server:
         return Response(step.body, step.status, step.headers)
 
     async def _parts(self, request: Request) -> Response:
-        """A body whose second half comes when the test says so."""
+        """Return a body whose second half is sent when the test allows it."""
         wanted, loop = asyncio.Event(), asyncio.get_running_loop()
         self._send_rest = lambda: loop.call_soon_threadsafe(wanted.set)
 

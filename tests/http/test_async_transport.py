@@ -1,4 +1,4 @@
-"""`AsyncTransport` where much happens at once: hedges, cancellation, servers that die, and other event loops."""
+"""`AsyncTransport` with concurrent requests: hedges, cancellation, servers that die, and other event loops."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def pool(opened: Any) -> Any:
 
 
 def is_free(opened: Any) -> bool:
-    """Whether nobody has a connection, or waits for one."""
+    """Whether no request has a connection, or waits for one."""
     return clients.is_free(opened._transport)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what tells nobody: it happens in another thread, or in httpcore."""
+    """Wait for a condition that no event announces, because it changes in another thread, or in httpcore."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
@@ -62,7 +62,7 @@ async def until_seen(server: Server, requests: int) -> None:
 
 @pytest.mark.parametrize("inline", [False, True])
 async def test_hedge_beats_a_slow_answer_and_leaks_no_connection(client: Opener, server: Server, inline: bool) -> None:
-    """The loser is cancelled, and its connection is gone or free at the end."""
+    """The loser is cancelled, and its connection is closed or free at the end."""
     hedge = Hedge(0.03, inline=inline)
     async with client(Pipeline(hedge), limits=client.library.Limits(max_connections=4)) as opened:
         for _ in range(8):
@@ -81,7 +81,7 @@ def _runtime() -> Any:
 
 @pytest.mark.parametrize("inline", [False, True])
 async def test_fast_failure_does_not_win_a_hedge(client: Opener, server: Server, inline: bool) -> None:
-    """It starts the next copy at once, and the good answer comes back, though later."""
+    """A failure starts the next copy at once, and the later success is returned."""
     server.script.extend([503, Answer(200, b"good", seconds=0.05)])
     async with client(Pipeline(Hedge(30, inline=inline))) as opened:
         response = await opened.get(server.origin)
@@ -91,7 +91,7 @@ async def test_fast_failure_does_not_win_a_hedge(client: Opener, server: Server,
 
 
 async def test_connect_error_does_not_win_a_hedge(client: Opener, server: Server) -> None:
-    """Nor does an exception."""
+    """An exception does not win either."""
     first = True
 
     class Breaks(client.library.AsyncHTTPTransport):
@@ -109,7 +109,7 @@ async def test_connect_error_does_not_win_a_hedge(client: Opener, server: Server
 
 
 async def test_all_copies_fail_and_the_first_ones_response_comes_back(client: Opener, server: Server) -> None:
-    """With its body."""
+    """The response of the first copy is returned with its body."""
     server.script.extend([Answer(503, b"first"), Answer(500, b"second")])
     async with client(Pipeline(Hedge(30))) as opened:
         response = await opened.get(server.origin)
@@ -118,7 +118,7 @@ async def test_all_copies_fail_and_the_first_ones_response_comes_back(client: Op
 
 
 async def test_caller_is_cancelled_and_no_copy_runs_on(client: Opener, server: Server) -> None:
-    """All connections come back."""
+    """All connections are free."""
     server.script.extend([Answer(seconds=30)] * 2)
     async with client(Pipeline(Hedge(0.01))) as opened:
         task = asyncio.ensure_future(opened.get(server.origin))
@@ -131,7 +131,7 @@ async def test_caller_is_cancelled_and_no_copy_runs_on(client: Opener, server: S
 
 
 async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(client: Opener, server: Server) -> None:
-    """Before the transport that sends is closed."""
+    """The transport that sends is closed after that."""
     ended: list[str] = []
 
     class Slow(client.library.AsyncHTTPTransport):
@@ -157,7 +157,7 @@ async def test_closing_the_client_waits_until_a_loser_has_cleaned_up(client: Ope
 
 
 async def test_post_is_not_hedged(client: Opener, server: Server) -> None:
-    """It may have done its work."""
+    """The first copy of a POST may have had an effect."""
     server.script.append(Answer(200, b"late", seconds=0.05))
     async with client(Pipeline(Hedge(0.01))) as opened:
         assert (await opened.post(server.origin, content=b"order")).content == b"late"
@@ -168,7 +168,7 @@ async def test_post_is_not_hedged(client: Opener, server: Server) -> None:
 
 
 async def test_cancelled_request_gives_its_connection_and_permit_back(client: Opener, server: Server) -> None:
-    """In mid-request, under all policies."""
+    """The request is cancelled in the middle, under all policies."""
     pipeline = standard(max_concurrent=1)
     async with client(pipeline, limits=client.library.Limits(max_connections=1)) as opened:
         for requests in range(1, 6):
@@ -183,7 +183,7 @@ async def test_cancelled_request_gives_its_connection_and_permit_back(client: Op
 
 
 async def test_cancel_between_attempts_closes_what_was_kept(client: Opener, server: Server) -> None:
-    """The answer before, which was longer than what is read at once."""
+    """The response before, longer than the part that is read at once, is closed."""
     server.script.append(Answer(503, b"x" * 2_000_000))
     async with client(Pipeline(Retry(2, wait=30)), limits=client.library.Limits(max_connections=1)) as opened:
         retrying = asyncio.Event()
@@ -199,9 +199,8 @@ async def test_cancel_between_attempts_closes_what_was_kept(client: Opener, serv
 
 
 async def test_cancel_in_any_tick_leaks_nothing(client: Opener, server: Server) -> None:
-    """However far the attempts that fail have got. (The last answer is httpx's own to read; 0.28 loses a connection in
-    the tick in which it is opened, and in the one in which a body has been read to its end.)
-    """
+    """The attempts that fail may be at any step. (The last answer is httpx's own to read; 0.28 loses a connection in
+    the tick in which it is opened, and in the one in which a body has been read to its end.)"""
     cut = 0
     for ticks in range(60):
         server.reset()
@@ -224,7 +223,7 @@ async def test_cancel_in_any_tick_leaks_nothing(client: Opener, server: Server) 
 
 
 async def test_more_calls_than_connections_fail_and_none_starves(client: Opener, server: Server) -> None:
-    """What has failed holds no connection while it waits for its next attempt."""
+    """A failed request holds no connection while it waits for its next attempt."""
     server.script.extend([503] * 20)
     async with client(Pipeline(Retry(3, wait=0.02)), limits=client.library.Limits(max_connections=2)) as opened:
         responses = await asyncio.gather(*(opened.get(server.origin) for _ in range(20)))
@@ -240,7 +239,7 @@ RETRY_SOON = "Retry-After: 0.01"
 
 
 async def test_error_whose_body_breaks_off_is_judged_by_its_head(client: Opener, raw: RawServer) -> None:
-    """It is retried as it asked; its reader meets the end where it is."""
+    """It is retried after the pause that its head asks for; the reader of its body gets the error at the same place."""
     pipeline = Pipeline(Retry(2, wait=0))
     heard: list[Any] = []
     pipeline.listen(heard.append)
@@ -261,7 +260,7 @@ HALF = head(503, "Content-Length: 100") + b"half of"
 
 
 async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout(client: Opener, raw: RawServer) -> None:
-    """And its connection closed."""
+    """Its connection is closed."""
     raw.usual = hanging(HALF)
     async with client(Pipeline(Timeout(5)), body_timeout=0.05) as opened:
         with pytest.raises(TimedOut, match="the body took more than"):
@@ -270,7 +269,7 @@ async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout(client:
 
 
 async def test_last_answer_is_there_before_its_body(client: Opener, raw: RawServer) -> None:
-    """It is not sent again, so its answer is its user's as it comes."""
+    """It is not sent again, so its body is left to the user."""
     raw.usual = hanging(HALF)
     async with client(Pipeline(Retry(2), Timeout(5))) as opened:
         async with opened.stream("POST", raw.origin) as response:
@@ -306,7 +305,7 @@ def process() -> Iterator[Process]:
 
 
 async def test_calls_survive_a_server_that_is_killed_and_restarted(client: Opener) -> None:
-    """SIGKILL in mid-run: connections break and are refused, until it is back."""
+    """After a SIGKILL in the middle of the run, connections break and are refused until the server is back."""
     pipeline = Pipeline(Retry(200, wait=0.05))
     heard: list[Any] = []
     pipeline.listen(heard.append)
@@ -336,7 +335,7 @@ async def test_calls_survive_a_server_that_is_killed_and_restarted(client: Opene
 
 
 async def test_application_can_be_called_without_a_network(client: Opener, server: Server) -> None:
-    """httpx's ASGI transport inside."""
+    """The inner transport is httpx's ASGI transport."""
     server.script.extend([503, Answer(200, b"in process")])
     asgi = client.library.ASGITransport(server.application)
     async with client(Pipeline(Retry(2, wait=0)), transport=asgi) as opened:
@@ -344,7 +343,7 @@ async def test_application_can_be_called_without_a_network(client: Opener, serve
 
 
 async def test_application_that_raises_is_repeated(client: Opener) -> None:
-    """Whatever it raises, unless it is a mistake in its code."""
+    """Every exception is repeated, except programming errors."""
     calls = 0
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -367,8 +366,8 @@ async def test_standard_pipeline_serves_many_at_once(client: Opener, server: Ser
         assert {response.status_code for response in responses} == {200}
 
 
-def test_it_works_on_trio(client: Opener, server: Server) -> None:
-    """Retries, hedges, timeouts and all."""
+def test_transport_works_on_trio(client: Opener, server: Server) -> None:
+    """Retries, hedges and timeouts work."""
 
     async def main() -> None:
         pipeline = Pipeline(Timeout(40), Retry(3, wait=0), Hedge(0.1), Bulkhead(5), CircuitBreaker(), Timeout(10))

@@ -1,4 +1,4 @@
-"""What is above a transport (authentication, hooks, cookies, redirects) works over ours as over the client's own."""
+"""Features above a transport (authentication, hooks, cookies, redirects) work over ours as over the client's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def retrying(attempts: int = 3) -> Pipeline:
 
 
 class Login:
-    """Answers for the token's server: each token is good for an hour."""
+    """A token server: each token is good for an hour."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -48,7 +48,7 @@ def oauth(kind: Kind, script: Script, **options: Any) -> Any:
 
 @OAUTH
 def test_token_is_fetched_and_used_on_every_attempt(kind: Kind) -> None:
-    """Client credentials; the request is repeated with the token it had."""
+    """With client credentials, the request is repeated with its token."""
     login = Login(kind)
     script = kind.script(login, 503, 500)
     client = oauth(kind, script)
@@ -61,7 +61,7 @@ def test_token_is_fetched_and_used_on_every_attempt(kind: Kind) -> None:
 
 @OAUTH
 def test_expired_token_is_refreshed_once(kind: Kind) -> None:
-    """Before the request, and not for each attempt of it."""
+    """It is refreshed before the request, not for each attempt."""
     script = kind.script(Login(kind), 503)
     expired = {"access_token": "old", "token_type": "Bearer", "refresh_token": "fresh", "expires_at": time.time() - 60}
     client = oauth(kind, script, token=expired)
@@ -90,7 +90,7 @@ def test_refresh_is_not_sent_twice_unless_it_never_left(kind: Kind) -> None:
 
 @OAUTH
 def test_options_of_a_request_survive_authlibs_new_one(kind: Kind) -> None:
-    """It makes another request of each, with the extensions of the first."""
+    """authlib makes another request of each, with the extensions of the first."""
     token = {"access_token": "good", "token_type": "Bearer", "expires_at": time.time() + 3600}
     script = kind.script(503)
     client = oauth(kind, script, token=token)
@@ -121,7 +121,7 @@ def test_requests_at_once_refresh_once(kind: Kind) -> None:
 
 @pytest.mark.parametrize("how", ["argument", "url"])
 def test_basic_authentication_is_sent_on_every_attempt(kind: Kind, how: str) -> None:
-    """From `auth=`, or from the URL."""
+    """It comes from `auth=`, or from the URL."""
     script = kind.script(503)
     client = kind.open(retrying(), script)
     if how == "url":
@@ -132,7 +132,7 @@ def test_basic_authentication_is_sent_on_every_attempt(kind: Kind, how: str) -> 
 
 
 def test_digest_authentication_answers_its_challenge(kind: Kind) -> None:
-    """401 is an answer; the request that follows is a call of its own, with its attempts."""
+    """A 401 is a success; the request that follows is a separate call with its own attempts."""
     challenge = 'Digest realm="us", nonce="abc", qop="auth", algorithm=MD5'
     script = kind.script(503, (401, {"WWW-Authenticate": challenge}), 503)
     client = kind.open(retrying(2), script)
@@ -146,7 +146,7 @@ def test_digest_authentication_answers_its_challenge(kind: Kind) -> None:
 
 
 def test_digest_authentication_of_a_post_keeps_its_key(kind: Kind) -> None:
-    """Each request of the exchange has one that is the same on its attempts."""
+    """Each request of the exchange has one key, the same on its attempts."""
     challenge = 'Digest realm="us", nonce="abc", qop="auth", algorithm=MD5'
     script = kind.script((401, {"WWW-Authenticate": challenge}), 503)
     client = kind.open(retrying(2), script, idempotency_key=True)
@@ -159,7 +159,7 @@ def test_digest_authentication_of_a_post_keeps_its_key(kind: Kind) -> None:
 
 
 def test_users_own_flow_sees_last_answers_only(kind: Kind) -> None:
-    """An `Auth` that asks for a token, reads the answer, and tries again."""
+    """An `Auth` asks for a token, reads the response, and tries again."""
     seen = []
 
     class InFlight(kind.library.Auth):  # type: ignore[misc,name-defined]
@@ -194,7 +194,7 @@ def hooks_of(kind: Kind, **hooks: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def test_hooks_are_called_once_for_each_request(kind: Kind) -> None:
-    """What the request's adds is sent on every attempt; the response's sees the answer that comes back."""
+    """Changes of the request hook are sent on every attempt; the response hook sees the last response."""
     asked: list[Any] = []
     answered: list[Any] = []
 
@@ -212,7 +212,7 @@ def test_hooks_are_called_once_for_each_request(kind: Kind) -> None:
 
 
 def test_hook_that_raises_for_status_is_called_after_the_last_attempt(kind: Kind) -> None:
-    """The usual one; its error has the request and the response, which it may read."""
+    """Its error has the request and the response, which it may read."""
 
     def check(response: Any) -> Any:
         def finish(_: Any = None) -> None:
@@ -243,7 +243,7 @@ def test_hook_that_raises_for_status_is_called_after_the_last_attempt(kind: Kind
 
 
 def test_cookies_of_the_last_answer_are_kept(kind: Kind) -> None:
-    """Those of answers that nobody saw are not."""
+    """The cookies of replaced responses are dropped."""
     script = kind.script((503, {"Set-Cookie": "lost=1"}), (200, {"Set-Cookie": "kept=2"}))
     client = kind.open(retrying(), script)
     kind.send(client)
@@ -261,7 +261,7 @@ REDIRECTS: list[tuple[str, int, str]] = [
 
 @pytest.mark.parametrize(("method", "status", "location"), REDIRECTS)
 def test_redirect_carries_what_it_carries_without_us(kind: Kind, method: str, status: int, location: str) -> None:
-    """`Authorization` and cookies do not go to another origin; method, body and all else are the client's business."""
+    """`Authorization` and cookies do not go to another origin; method and body are the client's decision."""
     sent = []
     for guarded in (False, True):
         script = kind.script((status, {"Location": location, "Set-Cookie": "session=1"}))
@@ -279,7 +279,7 @@ def test_redirect_carries_what_it_carries_without_us(kind: Kind, method: str, st
 
 
 def test_failed_request_of_a_redirect_is_repeated_where_it_was_sent(kind: Kind) -> None:
-    """Nothing meant for one origin is replayed to the other."""
+    """Nothing meant for one origin is sent to the other."""
     script = kind.script(503, (302, {"Location": "http://elsewhere.example/"}), 503)
     client = kind.open(retrying(), script)
     response = kind.send(client, headers={"Authorization": "Bearer s3cret"}, follow_redirects=True)
@@ -289,7 +289,7 @@ def test_failed_request_of_a_redirect_is_repeated_where_it_was_sent(kind: Kind) 
 
 
 def test_too_many_redirects_are_the_clients_error(kind: Kind) -> None:
-    """Not repeated, and no failure of the server."""
+    """They are not repeated, and are no failure of the server."""
     script = kind.script(*[(302, {"Location": "/"})] * 30)
     with pytest.raises(kind.library.TooManyRedirects):
         kind.send(kind.open(retrying(), script, client={"max_redirects": 5}), follow_redirects=True)

@@ -1,4 +1,4 @@
-"""Bodies on their way: uploads that are cut, and answers that end badly, late, or unread."""
+"""Bodies in transit: uploads that are cut off, and responses that end badly, late, or unread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def breaking(http: Http, failures: int, seconds: float = 30.0, **options: Any) -
 
 
 def is_open(http: Http, url: str) -> bool:
-    """Whether the next request is refused."""
+    """Whether the next request is rejected."""
     try:
         http.send("GET", url)
     except CircuitOpen:
@@ -49,7 +49,7 @@ def is_open(http: Http, url: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["bytes", "multipart", "iterator"])
 def test_upload_that_is_cut_half_way_is_sent_again_whole(http: Http, raw: RawServer, kind: str) -> None:
-    """From its beginning."""
+    """It is sent again from its beginning."""
     raw.script.append(resetting(early=True))
     retrying(http, buffer=len(BIG))
     given: dict[str, Any]
@@ -68,7 +68,7 @@ def test_upload_that_is_cut_half_way_is_sent_again_whole(http: Http, raw: RawSer
 
 
 def test_file_that_is_cut_half_way_is_sent_again_whole(http: Http, raw: RawServer, tmp_path: Path) -> None:
-    """It is rewound; one of an asynchronous client is read before it is sent."""
+    """The file is rewound; that of an asynchronous client is read before it is sent."""
     (tmp_path / "file").write_bytes(BIG)
     raw.script.append(resetting(early=True))
     retrying(http, buffer=len(BIG) if not http.blocking else 0)
@@ -78,7 +78,7 @@ def test_file_that_is_cut_half_way_is_sent_again_whole(http: Http, raw: RawServe
 
 
 def test_longer_stream_that_is_cut_half_way_is_not_sent_again(http: Http, raw: RawServer) -> None:
-    """Nobody has its beginning any more; the error is the network's, not one about streams."""
+    """Its beginning is lost; the error is the network's, not one about streams."""
     raw.script.append(resetting(early=True))
     retrying(http, buffer=1000)
     with pytest.raises((http.library.NetworkError, http.library.RemoteProtocolError)):
@@ -88,7 +88,7 @@ def test_longer_stream_that_is_cut_half_way_is_not_sent_again(http: Http, raw: R
 
 
 def test_longer_stream_is_sent_again_where_nothing_of_it_was_sent(http: Http, raw: RawServer) -> None:
-    """The part that had been read is part of it."""
+    """The part that had been read is sent first."""
     pipeline = Pipeline(Retry(3, wait=0))
     with raw.refusing() as (url, listen):
         pipeline.listen(lambda event: listen() if type(event).__name__ == "Retrying" else None)
@@ -98,7 +98,8 @@ def test_longer_stream_is_sent_again_where_nothing_of_it_was_sent(http: Http, ra
 
 
 def test_stream_that_is_redirected_is_its_users_mistake(http: Http, server: Server) -> None:
-    """It has been sent, so nothing goes to the new place; the error is the client's own, and not the server's fault."""
+    """It has been sent, so the redirect is not followed; the error is the client's own, and no failure of the
+    server."""
     breaking(http, 1)
     server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
     with pytest.raises(http.library.StreamConsumed):
@@ -115,7 +116,7 @@ class Chunks:
 
 
 class LaterChunks:
-    """The same of an asynchronous client."""
+    """An iterable of an asynchronous client that begins anew each time."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for part in Chunks():
@@ -131,7 +132,7 @@ def iterable(http: Http) -> type[Any]:
 def test_iterable_that_begins_anew_is_sent_whole_after_a_redirect(
     http: Http, server: Server, method: str, buffer: int
 ) -> None:
-    """As by the client itself, whatever was read of it before."""
+    """The client sends it so without us, whatever was read of it before."""
     http.open(Pipeline(Retry(3, wait=0)), buffer=buffer)
     server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
     response = http.send(method, server.origin, content=iterable(http)(), follow_redirects=True)
@@ -150,7 +151,7 @@ def test_iterable_that_begins_anew_is_sent_whole_after_a_challenge(http: Http, s
 
 
 def test_what_a_second_iteration_would_read_on_is_not_sent_in_part(http: Http, server: Server) -> None:
-    """Iterators and files, of which the client would send nothing to the new place."""
+    """Without us the client would send nothing of iterators and files to the new place."""
     http.open(Pipeline(Retry(3, wait=0)), buffer=5)
 
     class File(iterable(http)):  # type: ignore[misc]
@@ -166,7 +167,7 @@ def test_what_a_second_iteration_would_read_on_is_not_sent_in_part(http: Http, s
 
 
 def test_stream_that_may_be_sent_again_may_be_redirected(http: Http, server: Server) -> None:
-    """It is bytes by then."""
+    """It is a body of bytes by then."""
     http.open(Pipeline(Retry(3, wait=0)))
     server.script.append(Answer(307, headers={"Location": f"{server.origin}/there"}))
     response = http.send("PUT", server.origin, content=http.body(b"all ", b"of it"), follow_redirects=True)
@@ -187,7 +188,7 @@ class Pipe:
 def test_multipart_with_a_file_that_cannot_be_rewound_is_a_stream(
     http: Http, raw: RawServer, buffer: int, requests: int
 ) -> None:
-    """Read first, and sent again if it is not too long; and never without its file."""
+    """It is read first, and sent again if it is not too long, but never without its file."""
     raw.script.append(answer(503))
     retrying(http, buffer=buffer)
     content = b"x" * 5000
@@ -198,7 +199,7 @@ def test_multipart_with_a_file_that_cannot_be_rewound_is_a_stream(
 
 @pytest.mark.parametrize("buffer", [0, 1000])
 def test_stream_that_raises_is_its_users_error(http: Http, raw: RawServer, buffer: int) -> None:
-    """Read before it is sent or while it is; and the server never takes what came before for the whole."""
+    """It is read before it is sent or meanwhile; the server never takes the first part for the whole."""
 
     def broken() -> Iterator[bytes]:
         yield b"half"
@@ -217,7 +218,7 @@ def test_stream_that_raises_is_its_users_error(http: Http, raw: RawServer, buffe
 
 @pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.blocking], ids=lambda kind: kind.name)
 def test_file_is_sent_from_where_it_was(kind: type[Http], raw: RawServer, tmp_path: Path) -> None:
-    """On every attempt. (httpx has to be told how much is left of it.)"""
+    """Every attempt starts at the file's position. (httpx needs the number of the bytes that follow.)"""
     (tmp_path / "file").write_bytes(b"read already, and the rest")
     http = retrying(kind())
     raw.script.extend([answer(503), answer(503)])
@@ -234,7 +235,7 @@ def test_file_is_sent_from_where_it_was(kind: type[Http], raw: RawServer, tmp_pa
 
 @pytest.mark.parametrize("step", [breaking_off(), resetting(HALF)], ids=["RemoteProtocolError", "ReadError"])
 def test_bodies_that_die_open_the_circuit(http: Http, raw: RawServer, step: Any) -> None:
-    """Fifty of fifty, though all heads were good; the user has the client's own error each time."""
+    """All fifty break off after a successful head; the user gets the client's own error each time."""
     raw.usual = step
     http.open(Pipeline(CircuitBreaker(failure_rate=0.5, min_calls=50)))
     for _ in range(50):
@@ -247,7 +248,7 @@ def test_bodies_that_die_open_the_circuit(http: Http, raw: RawServer, step: Any)
 
 
 def test_half_of_the_bodies_die_and_the_circuit_counts_the_others_as_well(http: Http, raw: RawServer) -> None:
-    """Good ones are successes: 50 of 100 is less than 51%."""
+    """Complete bodies are successes: 50 of 100 is less than 51%."""
     http.open(Pipeline(CircuitBreaker(failure_rate=0.51, min_calls=50)))
     for _ in range(50):
         raw.script.extend([answer(), breaking_off()])
@@ -258,14 +259,14 @@ def test_half_of_the_bodies_die_and_the_circuit_counts_the_others_as_well(http: 
 
 
 def fail(http: Http, raw: RawServer) -> None:
-    """One failure."""
+    """Send a request that fails."""
     raw.script.append(breaking_off())
     with pytest.raises(http.library.RemoteProtocolError):
         http.send("GET", raw.origin)
 
 
 class Enough(Exception):
-    """Of a reader."""
+    """Raised by a reader that stops early."""
 
 
 def stop() -> None:
@@ -273,7 +274,7 @@ def stop() -> None:
 
 
 def test_reader_holds_no_place_of_an_adaptive_limit_but_the_probe_of_a_circuit(http: Http, raw: RawServer) -> None:
-    """How long a body takes is up to its reader; whether it comes is up to the server."""
+    """The duration of a body depends on its reader; whether it arrives depends on the server."""
     http.open(Pipeline(AdaptiveLimit(1), CircuitBreaker(fail_max=1, failure_rate=None)))
     raw.script.append(hanging(HALF))
 
@@ -296,8 +297,8 @@ async def _read_beside(http: Http, raw: RawServer) -> None:
         await http.client.get(raw.origin)
 
 
-def test_reader_who_has_had_enough_is_a_success(http: Http, raw: RawServer) -> None:
-    """It ends the failures in a row."""
+def test_reader_that_stops_early_is_a_success(http: Http, raw: RawServer) -> None:
+    """It ends a run of failures."""
     breaking(http, 2)
     fail(http, raw)
     raw.script.append(hanging(HALF))
@@ -309,7 +310,7 @@ def test_reader_who_has_had_enough_is_a_success(http: Http, raw: RawServer) -> N
 
 
 def test_last_probe_is_not_over_before_its_body(http: Http, raw: RawServer) -> None:
-    """Its permit is out until then; after a good end the circuit is closed."""
+    """Its permit is taken until then; after a good end the circuit is closed."""
     breaking(http, 1, AT_ONCE)
     fail(http, raw)
     inside: list[bool] = []
@@ -330,7 +331,7 @@ async def _probe(http: Http, raw: RawServer, inside: list[bool]) -> None:
 
 
 def test_forgotten_answer_gives_its_probe_back(http: Http, raw: RawServer) -> None:
-    """When it is collected."""
+    """The probe is released when the response is garbage-collected."""
     breaking(http, 1, AT_ONCE)
     fail(http, raw)
     request = http.client.build_request("GET", raw.origin)
@@ -347,7 +348,7 @@ def test_forgotten_answer_gives_its_probe_back(http: Http, raw: RawServer) -> No
 
 @pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
 async def test_cancelled_reader_teaches_nothing(kind: type[Http], raw: RawServer) -> None:
-    """Neither a failure, nor a success that would end the failures in a row; and its connection is gone."""
+    """It is neither a failure, nor a success that would end a run of failures; its connection is closed."""
     breaker = CircuitBreaker(fail_max=2, failure_rate=None, break_duration=30)
     transport = kind.ours.AsyncTransport(Pipeline(breaker), verify=TLS)
     async with kind.library.AsyncClient(transport=transport) as client:
@@ -383,7 +384,7 @@ async def test_cancelled_reader_teaches_nothing(kind: type[Http], raw: RawServer
 
 
 def test_late_body_is_a_failure(http: Http, raw: RawServer) -> None:
-    """And `TimedOut`, which is the client's `TimeoutException`, too."""
+    """Its reader gets `TimedOut`, which is also the client's `TimeoutException`."""
     raw.usual = dripping(b"x" * 100, head(200, "Content-Length: 100"))
     breaking(http, 2, body_timeout=0.05)
     for _ in range(2):
@@ -396,7 +397,7 @@ def test_late_body_is_a_failure(http: Http, raw: RawServer) -> None:
 
 @pytest.mark.parametrize("seconds", [30, 0.2])
 def test_streamed_body_is_read_with_the_clients_own_timeout(http: Http, raw: RawServer, seconds: float) -> None:
-    """Not with what was left of its attempt: a stream may pause for longer than an answer may take to come."""
+    """The rest of the attempt's time does not count: a stream may pause for longer than a head may take to arrive."""
 
     async def pausing(exchange: Any) -> None:
         await exchange.read()
@@ -413,7 +414,8 @@ def test_streamed_body_is_read_with_the_clients_own_timeout(http: Http, raw: Raw
 
 
 def test_body_that_hangs_is_a_failure(http: Http, raw: RawServer) -> None:
-    """Also to a plain client, whose read nobody can interrupt: it has no longer than that."""
+    """A plain client cannot be interrupted, but its read ends with its read timeout, which is no longer than
+    `body_timeout`."""
     raw.usual = hanging(head(200, "Content-Length: 100") + b"half")
     breaking(http, 1, body_timeout=0.05)
     with pytest.raises(TimedOut, match=r"the body took more than 0\.05 s"):
@@ -422,7 +424,7 @@ def test_body_that_hangs_is_a_failure(http: Http, raw: RawServer) -> None:
     assert is_open(http, raw.origin)
 
 
-def test_body_that_is_in_time_is_none(http: Http, raw: RawServer) -> None:
+def test_body_that_is_in_time_is_no_failure(http: Http, raw: RawServer) -> None:
     """All of it arrives."""
     raw.usual = dripping(b"0123456789", head(200, "Content-Length: 10"))
     breaking(http, 1, body_timeout=30)
@@ -432,7 +434,7 @@ def test_body_that_is_in_time_is_none(http: Http, raw: RawServer) -> None:
 
 @pytest.mark.parametrize("pipeline", [standard, lambda: Pipeline(CircuitBreaker()), lambda: Pipeline(Retry())])
 def test_first_part_of_an_answer_is_there_before_the_rest_is_sent(http: Http, server: Server, pipeline: Any) -> None:
-    """Whatever watches the body."""
+    """No policy that observes the body delays it."""
     http.open(pipeline(), body_timeout=30)
     assert http.stream(f"{server.origin}/parts", server.send_rest) == [b"first ", b"second"]
     assert http.all_free()

@@ -1,4 +1,4 @@
-"""Chaos transports: what a client sees of each fault, whom it hits, who has to switch it on, and what makes it stop."""
+"""Chaos transports: how a client sees each fault, its targets, its switch, and its objective."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ LONG = b"0123456789" * 50
 
 
 def chaos_of(kind: Kind, script: Script, *faults: Fault, **options: Any) -> Any:
-    """A chaos transport in front of a script."""
+    """Return a chaos transport in front of a script."""
     made = kind.ours.AsyncChaosTransport if kind.is_async else kind.ours.ChaosTransport
     return made(*faults, transport=script.inner, **options)
 
 
 def client_of(kind: Kind, script: Script, *faults: Fault, timeout: Any = 5, **options: Any) -> Any:
-    """A client with nothing but that."""
+    """Return a client with only a chaos transport."""
     options = ON | options
     return kind.keep(kind.client_of(transport=chaos_of(kind, script, *faults, **options), timeout=timeout))
 
 
 def guarded(kind: Kind, pipeline: Pipeline, chaos: Any, *, timeout: Any = 5) -> Any:
-    """A client with one of our transports around it."""
+    """Return a client with one of our transports around it."""
     return kind.keep(kind.client_of(transport=kind.transport_of(pipeline, transport=chaos), timeout=timeout))
 
 
 def streamed(kind: Kind, client: Any) -> list[bytes]:
-    """The parts of a response's body."""
+    """Return the parts of a response's body."""
 
     async def later() -> list[bytes]:
         async with client.stream("GET", URL) as response:
@@ -64,12 +64,12 @@ def streamed(kind: Kind, client: Any) -> list[bytes]:
 
 
 def with_body(kind: Kind, *parts: bytes, **headers: str) -> Any:
-    """A step of a script: a response whose body is still to come."""
+    """A step of a script: a response whose body has not been read."""
     return lambda request: kind.library.Response(200, headers=headers, stream=kind.slow_stream(0, *parts))
 
 
 def short(kind: Kind, seconds: float) -> float:
-    """Plain transports wait in real time: less there."""
+    """Return a shorter time for plain transports, which wait in real time."""
     return seconds if kind.is_async else seconds / 100
 
 
@@ -77,7 +77,7 @@ def short(kind: Kind, seconds: float) -> float:
 
 
 def test_errors_are_statuses(kind: Kind) -> None:
-    """That which was asked for, else 503; the server hears nothing."""
+    """The response has the given status, default 503; the server gets no request."""
     script = kind.script()
     response = kind.send(client_of(kind, script, Errors(status=429, retry_after=2.5)))
     assert (response.status_code, response.headers["retry-after"]) == (429, "2.5")
@@ -88,7 +88,7 @@ def test_errors_are_statuses(kind: Kind) -> None:
 
 @pytest.mark.parametrize("name", ["WriteError", "ProxyError", "RemoteProtocolError"])
 def test_errors_are_exceptions_where_that_was_asked_for(kind: Kind, name: str) -> None:
-    """Of the client or of anybody, and they know their request."""
+    """An exception may be the client's or any other; it has the request."""
     with pytest.raises(getattr(kind.library, name)) as caught:
         kind.send(client_of(kind, kind.script(), Errors(error=getattr(kind.library, name))))
     assert caught.value.request.url == URL
@@ -103,7 +103,7 @@ def test_errors_are_exceptions_where_that_was_asked_for(kind: Kind, name: str) -
     ids=["read", "connect", "crash"],
 )
 def test_resets_and_crashes_are_errors_of_the_client(kind: Kind, fault: Fault, name: str) -> None:
-    """Before the request is sent."""
+    """They are raised before the request is sent."""
     script = kind.script()
     with pytest.raises(getattr(kind.library, name)) as caught:
         kind.send(client_of(kind, script, fault))
@@ -113,14 +113,14 @@ def test_resets_and_crashes_are_errors_of_the_client(kind: Kind, fault: Fault, n
 
 
 def test_latency_makes_the_response_late(kind: Kind) -> None:
-    """By what it says."""
+    """The response is late by the given time."""
     seconds, script, begin = short(kind, 3), kind.script(), kind.now()
     assert kind.send(client_of(kind, script, Latency(low=seconds, high=seconds))).status_code == 200
     assert script.at[0] - begin >= seconds - 0.001
 
 
 def test_latency_beyond_the_client_s_read_timeout_is_that_timeout(kind: Kind) -> None:
-    """As a real one would be, and when a real one would be."""
+    """The error and its time are those of a real timeout."""
     limit, begin, script = short(kind, 2), kind.now(), kind.script()
     with pytest.raises(kind.library.ReadTimeout):
         kind.send(client_of(kind, script, Latency(low=60, high=60), timeout=limit))
@@ -129,7 +129,7 @@ def test_latency_beyond_the_client_s_read_timeout_is_that_timeout(kind: Kind) ->
 
 
 def test_slowness_takes_its_multiple_of_the_server_s_time(kind: Kind) -> None:
-    """After the request."""
+    """The wait follows the request."""
     seconds, begin = short(kind, 2), kind.now()
     client = client_of(kind, kind.script(kind.wait(seconds, 200)), Slowness(factor=3))
     assert kind.send(client).status_code == 200
@@ -137,7 +137,7 @@ def test_slowness_takes_its_multiple_of_the_server_s_time(kind: Kind) -> None:
 
 
 def test_stall_lets_requests_go_on_at_its_end(kind: Kind) -> None:
-    """They wait, and are sent then."""
+    """Requests wait, and are sent then."""
     end, begin, script = short(kind, 2), kind.now(), kind.script()
     assert kind.send(client_of(kind, script, Stall(end=end))).status_code == 200
     assert script.at[0] - begin >= end - 0.001
@@ -149,7 +149,7 @@ def test_stall_lets_requests_go_on_at_its_end(kind: Kind) -> None:
     ids=["partition", "packet loss", "stall"],
 )
 def test_lost_request_ends_with_the_client_s_timeout(kind: Kind, fault: Fault, name: str) -> None:
-    """Connecting to nobody, or waiting for an answer that never comes."""
+    """The client waits for a connection, or for a response that never comes."""
     limit, begin = short(kind, 2), kind.now()
     with pytest.raises(getattr(kind.library, name)):
         kind.send(client_of(kind, kind.script(), fault, timeout=limit))
@@ -157,7 +157,7 @@ def test_lost_request_ends_with_the_client_s_timeout(kind: Kind, fault: Fault, n
 
 
 def test_lost_request_without_a_timeout_is_given_up_in_the_end(kind: Kind) -> None:
-    """By the kernel, after a quarter of an hour."""
+    """The kernel ends it, after a quarter of an hour."""
     if not kind.is_async:
         pytest.skip("in real time")
     begin = kind.now()
@@ -170,7 +170,7 @@ def test_lost_request_without_a_timeout_is_given_up_in_the_end(kind: Kind) -> No
 
 
 def test_truncated_body_breaks_off_where_it_says(kind: Kind) -> None:
-    """The response's head is right, and so are the first bytes."""
+    """The head of the response is right, and so are the first bytes."""
     client = client_of(kind, kind.script(with_body(kind, LONG, LONG, LONG)), TruncatedBody(keep=505))
     read: list[bytes] = []  # what came before the error counts
 
@@ -193,14 +193,14 @@ def test_truncated_body_breaks_off_where_it_says(kind: Kind) -> None:
 
 @pytest.mark.parametrize("keep", [0, 9, 10, 11, 10_000])
 def test_truncated_body_never_ends_well(kind: Kind, keep: int) -> None:
-    """Also where all of its bytes came; also where the inner transport has it at hand."""
+    """This holds if all of its bytes arrived, and if the inner transport has the whole body in memory."""
     for step in (with_body(kind, b"0123456789"), lambda request: kind.library.Response(200, content=b"0123456789")):
         with pytest.raises(kind.library.RemoteProtocolError):
             kind.send(client_of(kind, kind.script(step), TruncatedBody(keep=keep)))
 
 
 def test_dripping_body_comes_in_pieces_with_pauses(kind: Kind) -> None:
-    """All of it, at last."""
+    """All of it arrives in the end."""
     pause, begin = short(kind, 1), kind.now()
     client = client_of(kind, kind.script(with_body(kind, b"01234", b"56789")), DrippingBody(piece=3, pause=pause))
     assert streamed(kind, client) == [b"012", b"34", b"567", b"89"]
@@ -208,7 +208,7 @@ def test_dripping_body_comes_in_pieces_with_pauses(kind: Kind) -> None:
 
 
 def test_drip_slower_than_the_client_s_read_timeout_is_that_timeout(kind: Kind) -> None:
-    """At the first pause."""
+    """The timeout comes at the first pause."""
     limit, begin = short(kind, 2), kind.now()
     client = client_of(kind, kind.script(with_body(kind, LONG)), DrippingBody(pause=60), timeout=limit)
     with pytest.raises(kind.library.ReadTimeout):
@@ -217,14 +217,14 @@ def test_drip_slower_than_the_client_s_read_timeout_is_that_timeout(kind: Kind) 
 
 
 def test_body_may_drip_and_break_off(kind: Kind) -> None:
-    """Faults of bodies add up."""
+    """Faults of bodies can be combined."""
     client = client_of(kind, kind.script(with_body(kind, LONG)), DrippingBody(piece=9, pause=0), TruncatedBody(keep=20))
     with pytest.raises(kind.library.RemoteProtocolError):
         streamed(kind, client)
 
 
 def test_spoiled_response_keeps_all_else(kind: Kind) -> None:
-    """Status, headers and what the transport said."""
+    """It keeps its status, headers and extensions."""
 
     def step(request: Any) -> Any:
         return kind.library.Response(
@@ -238,14 +238,14 @@ def test_spoiled_response_keeps_all_else(kind: Kind) -> None:
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
 def test_response_that_has_no_body_has_none_to_break(kind: Kind, method: str, status: int) -> None:
-    """It is left alone, and nothing is said to have been injected."""
+    """It stays as it is, and no fault is reported."""
     chaos = chaos_of(kind, kind.script(lambda request: kind.library.Response(status)), TruncatedBody(keep=0), **ON)
     assert kind.send(kind.keep(kind.client_of(transport=chaos)), method).status_code == status
     assert chaos.snapshot()["injected"] == {}
 
 
 def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
-    """Its connection goes back."""
+    """Its connection is free."""
     closed: list[bool] = []
 
     def step(request: Any) -> Any:
@@ -264,8 +264,8 @@ def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.is_async], ids=lambda kind: kind.name, indirect=True)
-def test_slow_response_is_closed_when_nobody_waits_for_it_any_more(kind: Kind) -> None:
-    """Its connection goes back."""
+def test_slow_response_is_closed_when_its_caller_is_cancelled(kind: Kind) -> None:
+    """Its connection is free."""
     closed: list[bool] = []
 
     async def step() -> Any:
@@ -286,7 +286,7 @@ def test_slow_response_is_closed_when_nobody_waits_for_it_any_more(kind: Kind) -
 
 
 def test_real_connections_are_free_after_every_fault(http: Http, server: Server) -> None:
-    """Whatever happened to the request or the body on them."""
+    """This holds for faults of the request and of the body."""
     faults = [
         TruncatedBody(share=0.3, keep=100),
         DrippingBody(share=0.3, piece=5000, pause=0.001),
@@ -330,7 +330,7 @@ def test_real_connections_are_free_after_every_fault(http: Http, server: Server)
     ],
 )
 def test_targets_are_patterns_of_hosts_and_paths(kind: Kind, targets: Any, hit: set[int]) -> None:
-    """The query is none of them."""
+    """The query is not compared."""
     urls = [
         "http://api.example.com/users/7?of=other.org",
         "https://api.example.com:8443/orders",
@@ -341,16 +341,16 @@ def test_targets_are_patterns_of_hosts_and_paths(kind: Kind, targets: Any, hit: 
     assert {number for number, url in enumerate(urls, 1) if kind.send(client, url=url).status_code == 503} == hit
 
 
-def test_function_may_say_whom_a_request_is_for(kind: Kind) -> None:
-    """A tenant, say."""
+def test_function_may_choose_the_key_of_targets(kind: Kind) -> None:
+    """A key may be a tenant."""
     client = client_of(kind, kind.script(), Errors(targets="a"), by=lambda request: request.headers.get("tenant"))
     assert kind.send(client, headers={"tenant": "a"}).status_code == 503
     assert kind.send(client, headers={"tenant": "b"}).status_code == 200
     assert kind.send(client).status_code == 200
 
 
-def test_seed_says_which_requests_are_hit(kind: Kind) -> None:
-    """The same ones each time."""
+def test_seed_decides_which_requests_are_hit(kind: Kind) -> None:
+    """They are the same ones each time."""
 
     def pattern(seed: int) -> str:
         client = client_of(kind, kind.script(), Errors(share=0.3), seed=seed)
@@ -361,7 +361,7 @@ def test_seed_says_which_requests_are_hit(kind: Kind) -> None:
 
 
 def test_faults_happen_in_their_time(kind: Kind) -> None:
-    """From the first request that finds it on."""
+    """Their time counts from the first request that draws them."""
     chaos = chaos_of(kind, kind.script(), Errors(start=10, end=30), **ON)
     client = kind.keep(kind.client_of(transport=chaos))
     statuses = []
@@ -375,7 +375,7 @@ def test_faults_happen_in_their_time(kind: Kind) -> None:
 
 
 def test_nothing_happens_unless_it_is_switched_on(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By an argument; or without one by the environment."""
+    """An argument switches chaos on; without one the environment does."""
 
     def status(**options: Any) -> int:
         chaos = chaos_of(kind, kind.script(), Errors(), **options)
@@ -389,8 +389,8 @@ def test_nothing_happens_unless_it_is_switched_on(kind: Kind, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("enabled", [False, lambda: False])
-def test_what_is_off_adds_no_coroutine(kind: Kind, enabled: Any) -> None:
-    """What is awaited is the inner transport's own."""
+def test_chaos_that_is_off_adds_no_coroutine(kind: Kind, enabled: Any) -> None:
+    """The awaitable is the inner transport's own."""
     if not kind.is_async:
         return
     script = kind.script()
@@ -404,7 +404,7 @@ def test_what_is_off_adds_no_coroutine(kind: Kind, enabled: Any) -> None:
 
 
 def test_retries_make_injected_statuses_good(kind: Kind) -> None:
-    """They are the server's to all who judge."""
+    """Every policy takes them for the server's."""
     chaos = chaos_of(kind, kind.script(), Errors(share=0.5, status=503), seed=1, **ON)
     client = guarded(kind, Pipeline(Retry(attempts=20, wait=0)), chaos)
     assert [kind.send(client).status_code for _ in range(20)] == [200] * 20
@@ -412,7 +412,7 @@ def test_retries_make_injected_statuses_good(kind: Kind) -> None:
 
 
 def test_injected_resets_open_the_circuit(kind: Kind) -> None:
-    """And its refusal is one of the client's errors."""
+    """The circuit's rejection is one of the client's errors."""
     client = guarded(kind, Pipeline(CircuitBreaker(fail_max=2)), chaos_of(kind, kind.script(), Reset(), **ON))
     for _ in range(2):
         with pytest.raises(kind.library.ReadError):
@@ -422,7 +422,7 @@ def test_injected_resets_open_the_circuit(kind: Kind) -> None:
 
 
 def test_injected_reset_before_the_connection_is_proof_that_nothing_was_sent(kind: Kind) -> None:
-    """So a POST is repeated after it, and not after another."""
+    """So a POST is repeated after it, but not after other faults."""
     for phase, status in (("connect", 200), ("read", None)):
         chaos = chaos_of(kind, kind.script(), Reset(phase=phase, share=0.5), seed=3, **ON)  # type: ignore[arg-type]
         client = guarded(kind, Pipeline(Retry(attempts=20, wait=0)), chaos)
@@ -436,7 +436,7 @@ def test_injected_reset_before_the_connection_is_proof_that_nothing_was_sent(kin
 
 
 def test_broken_bodies_open_the_circuit(kind: Kind) -> None:
-    """It learns of them as of real ones."""
+    """The circuit learns from them as from real ones."""
     script = kind.script(*[with_body(kind, LONG)] * 2)
     client = guarded(kind, Pipeline(CircuitBreaker(fail_max=2)), chaos_of(kind, script, TruncatedBody(), **ON))
     for _ in range(2):
@@ -447,7 +447,7 @@ def test_broken_bodies_open_the_circuit(kind: Kind) -> None:
 
 
 def test_injected_wait_ends_with_our_timeout(kind: Kind) -> None:
-    """Whichever is shorter."""
+    """The shorter of the two times ends it."""
     limit, begin = short(kind, 2), kind.now()
     client = guarded(
         kind, Pipeline(Timeout(limit)), chaos_of(kind, kind.script(), PacketLoss(share=1), **ON), timeout=60
@@ -458,7 +458,7 @@ def test_injected_wait_ends_with_our_timeout(kind: Kind) -> None:
 
 
 def test_pipeline_shows_the_chaos_beneath_it(kind: Kind) -> None:
-    """In its tree, its snapshot and its events, as innermost; nobody hears of it twice."""
+    """It is the innermost policy in the tree, the snapshot and the events; each event comes once."""
     pipeline = Pipeline(Bulkhead(5), name="users")
     heard, everywhere = heard_by(pipeline), []
     stop = events.listen(everywhere.append)
@@ -480,8 +480,8 @@ def test_pipeline_shows_the_chaos_beneath_it(kind: Kind) -> None:
 # -- the objective --------------------------------------------------------------------------------------------------
 
 
-def test_it_stops_when_more_requests_fail_than_it_may_cost(kind: Kind) -> None:
-    """Statuses and errors; and it says so, once."""
+def test_chaos_stops_when_more_requests_fail_than_its_objective_allows(kind: Kind) -> None:
+    """Statuses and errors count; the halt is one event."""
     options = {"enabled": True, "halt_rate": 0.2, "halt_calls": 10, "name": "day"}
     chaos = chaos_of(kind, kind.script(), Errors(status=502), **options)
     heard = heard_by(chaos)
@@ -495,8 +495,8 @@ def test_it_stops_when_more_requests_fail_than_it_may_cost(kind: Kind) -> None:
     assert [type(each) for each in heard] == [FaultInjected] * 3 + [ChaosHalted]
 
 
-def test_resume_starts_it_again(kind: Kind) -> None:
-    """With nothing remembered."""
+def test_resume_starts_chaos_again(kind: Kind) -> None:
+    """The counts begin anew."""
     chaos = chaos_of(kind, kind.script(), Reset(), enabled=True, halt_rate=0.0)
     client = kind.keep(kind.client_of(transport=chaos))
     for _ in range(2):
@@ -506,8 +506,8 @@ def test_resume_starts_it_again(kind: Kind) -> None:
         chaos.resume()
 
 
-def test_answers_that_are_no_failures_do_not_stop_it(kind: Kind) -> None:
-    """A 404 is an answer."""
+def test_responses_that_are_no_failures_do_not_stop_chaos(kind: Kind) -> None:
+    """A 404 is no failure."""
     chaos = chaos_of(kind, kind.script(404, 200), Latency(high=0), enabled=True, halt_rate=0.0)
     client = kind.keep(kind.client_of(transport=chaos))
     assert [kind.send(client).status_code for _ in range(2)] == [404, 200]
@@ -515,7 +515,7 @@ def test_answers_that_are_no_failures_do_not_stop_it(kind: Kind) -> None:
 
 
 def test_inside_our_transport_calls_count_and_not_their_requests(kind: Kind) -> None:
-    """What retries make good costs nobody anything."""
+    """A failure that a retry repairs does not count."""
     chaos = chaos_of(kind, kind.script(), Errors(share=0.7), seed=1, enabled=True, halt_rate=0.0)
     client = guarded(kind, Pipeline(Retry(attempts=50, wait=0)), chaos)
     assert [kind.send(client).status_code for _ in range(20)] == [200] * 20
@@ -523,8 +523,8 @@ def test_inside_our_transport_calls_count_and_not_their_requests(kind: Kind) -> 
     assert (chaos.snapshot()["calls"], chaos.snapshot()["failed"]) == (20, 0)
 
 
-def test_inside_our_transport_it_stops_when_callers_have_failures(kind: Kind) -> None:
-    """Refusals by an open circuit among them."""
+def test_inside_our_transport_chaos_stops_when_callers_get_failures(kind: Kind) -> None:
+    """Rejections by an open circuit count, too."""
     chaos = chaos_of(kind, kind.script(), Errors(), enabled=True, halt_rate=0.3, halt_calls=10)
     pipeline = Pipeline(CircuitBreaker(fail_max=1), name="users")
     heard = heard_by(pipeline)
@@ -538,7 +538,7 @@ def test_inside_our_transport_it_stops_when_callers_have_failures(kind: Kind) ->
 
 
 def test_broken_body_counts_as_a_failure(kind: Kind) -> None:
-    """Though its head was fine."""
+    """It counts after a successful head."""
     script = kind.script(*[with_body(kind, LONG)] * 2)
     chaos = chaos_of(kind, script, TruncatedBody(), enabled=True, halt_rate=0.0)
     client = kind.keep(kind.client_of(transport=chaos))
@@ -551,8 +551,8 @@ def test_broken_body_counts_as_a_failure(kind: Kind) -> None:
 # -- what it is -----------------------------------------------------------------------------------------------------
 
 
-def test_closing_it_closes_the_transport_inside(kind: Kind) -> None:
-    """As a client does."""
+def test_closing_chaos_closes_the_inner_transport(kind: Kind) -> None:
+    """A client closes its transport so, too."""
     script, closed = kind.script(), []
 
     async def aclose() -> None:
@@ -564,8 +564,8 @@ def test_closing_it_closes_the_transport_inside(kind: Kind) -> None:
     assert closed == ["aclose" if kind.is_async else "close"]
 
 
-def test_it_makes_the_client_s_own_transport_where_it_is_given_none(kind: Kind) -> None:
-    """With that one's options."""
+def test_chaos_makes_the_client_s_own_transport_by_default(kind: Kind) -> None:
+    """The options are those of that transport."""
     made = kind.ours.AsyncChaosTransport if kind.is_async else kind.ours.ChaosTransport
     own = kind.library.AsyncHTTPTransport if kind.is_async else kind.library.HTTPTransport
     chaos = made(Errors(), enabled=True, retries=2)
@@ -578,13 +578,13 @@ def test_it_makes_the_client_s_own_transport_where_it_is_given_none(kind: Kind) 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
 @pytest.mark.parametrize("option", ["rate", "halt_rate"])
 def test_rate_outside_its_bounds_is_refused(kind: Kind, option: str, value: float) -> None:
-    """With the value that it got."""
+    """The error has the value."""
     with pytest.raises(ValueError, match=f"{option} must be a share from 0 to 1, got"):
         chaos_of(kind, kind.script(), Errors(), **{option: value})
 
 
 def test_configuration_that_cannot_work_is_refused(kind: Kind) -> None:
-    """Where it is written."""
+    """The constructor raises."""
     script = kind.script()
     with pytest.raises(ValueError, match="chaos without faults does nothing"):
         chaos_of(kind, script)

@@ -1,5 +1,5 @@
-"""`AsyncClient` and `Client` of ours: the clients' own, with each of their transports guarded; and what transports they
-may stand on.
+"""Our `AsyncClient` and `Client`: the library's own clients, with each of their transports guarded; and the transports
+that may stand beneath them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def guarded(kind: Kind, *args: Any, **options: Any) -> Any:
 
 
 def test_client_is_the_librarys_own_with_the_standard_pipeline(kind: Kind) -> None:
-    """So whoever asks for one takes it."""
+    """Code that needs an httpx client accepts it."""
     client = guarded(kind)
     assert isinstance(client, kind.client_of)  # type: ignore[arg-type]
     assert isinstance(client._transport, kind.transport_of)  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def test_client_is_the_librarys_own_with_the_standard_pipeline(kind: Kind) -> No
 
 
 def test_options_of_the_client_are_its_own(kind: Kind) -> None:
-    """And those of the transport that sends are that one's."""
+    """The options of the transport that sends go to that transport."""
     script = kind.script(503)
     client = guarded(
         kind,
@@ -58,7 +58,7 @@ def test_options_of_the_client_are_its_own(kind: Kind) -> None:
 
 
 def test_options_of_the_transport_are_ours(kind: Kind) -> None:
-    """All of them, beside the client's."""
+    """A client takes all of them, together with its own."""
     script = kind.script(503)
     client = guarded(
         kind,
@@ -80,14 +80,14 @@ def test_options_of_the_transport_are_ours(kind: Kind) -> None:
 
 
 def test_unknown_option_is_refused_by_name(kind: Kind) -> None:
-    """By the client itself."""
+    """The client itself refuses it."""
     with pytest.raises(TypeError, match="retries"):
         kind.guarded_client_of(retrying(), retries=3)
 
 
 @pytest.mark.parametrize("wrong", [Retry(), "standard", 3], ids=repr)
 def test_pipeline_must_be_one(kind: Kind, wrong: Any) -> None:
-    """Said plainly."""
+    """The error gives the reason."""
     with pytest.raises(TypeError, match="pipeline must be a Pipeline, got"):
         kind.guarded_client_of(wrong)
 
@@ -105,14 +105,14 @@ def test_pipeline_must_be_one(kind: Kind, wrong: Any) -> None:
     ],
 )
 def test_timeout_follows_the_innermost_one_of_the_pipeline(kind: Kind, pipeline: Any, seconds: float) -> None:
-    """So that this is what ends an attempt; without one, the library's own default holds."""
+    """So the pipeline's Timeout ends an attempt; without one, the library's own default holds."""
     if pipeline is not None and not kind.is_async and "Hedge" in repr(pipeline):
         return
     assert guarded(kind, pipeline).timeout == kind.library.Timeout(seconds)
 
 
 def test_timeout_of_the_user_is_kept(kind: Kind) -> None:
-    """None, too."""
+    """A timeout of None is kept, too."""
     assert guarded(kind, timeout=2).timeout == kind.library.Timeout(2)
     assert guarded(kind, timeout=None).timeout == kind.library.Timeout(None)
     phases = kind.library.Timeout(3, connect=1)
@@ -123,7 +123,7 @@ def test_timeout_of_the_user_is_kept(kind: Kind) -> None:
 
 
 class Proxy:
-    """Answers for every host: 503 as often as it is told, and then 200. A context: it runs inside."""
+    """A proxy that answers for every host: 503 for a number of requests, and then 200. A context: it runs inside."""
 
     def __init__(self) -> None:
         proxy = self
@@ -171,7 +171,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 def test_requests_through_a_proxy_are_guarded(
     kind: Kind, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Of the environment, which a client with `transport=` would ignore; and of `proxy=`."""
+    """Proxies of the environment, which a client with `transport=` ignores, and of `proxy=`."""
     kind.real = True
     proxy.failures = 2
     if how == "environment":
@@ -190,7 +190,7 @@ def test_requests_through_a_proxy_are_guarded(
 def test_environment_is_not_trusted_where_the_user_says_so(
     kind: Kind, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`trust_env=False`; and `NO_PROXY` is heeded."""
+    """`trust_env=False` and `NO_PROXY` are obeyed."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     assert guarded(kind, retrying(), trust_env=False)._mounts == {}
     monkeypatch.setenv("NO_PROXY", "example.com")
@@ -204,7 +204,7 @@ def test_environment_is_not_trusted_where_the_user_says_so(
 
 
 def test_mounts_are_guarded_and_share_the_circuits(kind: Kind) -> None:
-    """Each origin has one circuit, whichever transport sends to it."""
+    """Each origin has one circuit, for every transport that sends to it."""
     direct, special = kind.script(503), kind.script(503)
     pipeline = Pipeline(CircuitBreaker(fail_max=1, failure_rate=None))
     client = guarded(
@@ -223,7 +223,7 @@ def test_mounts_are_guarded_and_share_the_circuits(kind: Kind) -> None:
 
 
 def test_options_reach_mounts_too(kind: Kind) -> None:
-    """`idempotency_key` and all the others."""
+    """`idempotency_key` and all the others apply."""
     script = kind.script(503)
     client = guarded(kind, retrying(), idempotency_key=True, mounts={"http://": script.inner})
     assert kind.send(client, "POST").status_code == 200
@@ -231,7 +231,7 @@ def test_options_reach_mounts_too(kind: Kind) -> None:
 
 
 def test_closing_closes_all_transports(kind: Kind) -> None:
-    """Its own and the mounted ones, once; leaving its context, too."""
+    """The client's own and the mounted ones are closed once; leaving its context does the same."""
     for leave in (False, True):
         closed: list[str] = []
 
@@ -262,7 +262,7 @@ def test_closing_closes_all_transports(kind: Kind) -> None:
 
 
 def test_events_of_all_its_transports_are_the_pipelines(kind: Kind) -> None:
-    """Who listens to it hears them all."""
+    """A listener of the pipeline gets them all."""
     pipeline = retrying(2)
     heard = heard_by(pipeline)
     scripts = [kind.script(503), kind.script(503)]
@@ -276,7 +276,7 @@ def test_events_of_all_its_transports_are_the_pipelines(kind: Kind) -> None:
 
 
 def test_application_without_a_network_can_stand_beneath(kind: Kind) -> None:
-    """ASGI under asynchronous clients, WSGI under plain ones; bodies and statuses as ever."""
+    """ASGI under asynchronous clients, WSGI under plain ones; bodies and statuses are unchanged."""
     asked: list[str] = []
     kind.real = True
 
@@ -302,7 +302,7 @@ def test_application_without_a_network_can_stand_beneath(kind: Kind) -> None:
 
 
 def test_application_that_raises_is_a_failure(kind: Kind) -> None:
-    """Worth repeating, and its own exception comes back."""
+    """It is repeated, and its own exception is raised in the end."""
     kind.real = True
 
     async def asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -318,7 +318,7 @@ def test_application_that_raises_is_a_failure(kind: Kind) -> None:
 
 
 def test_mock_can_stand_beneath(kind: Kind) -> None:
-    """The library's own, with streamed answers."""
+    """The library's own mock works, with streamed responses."""
     statuses = iter([503, 200])
 
     def answer(request: Any) -> Any:
@@ -331,8 +331,8 @@ def test_mock_can_stand_beneath(kind: Kind) -> None:
 # -- the user's own judgement ---------------------------------------------------------------------------------------
 
 
-def test_users_classifier_judges(kind: Kind) -> None:
-    """Statuses of the preset, of `HttpClassifier(statuses=...)`, or whatever a `Classifier` says."""
+def test_users_classifier_is_used(kind: Kind) -> None:
+    """It is the preset, `HttpClassifier(statuses=...)`, or any other `Classifier`."""
     ours = kind.ours.HttpClassifier
     for classify, statuses, requests in (
         (None, [404, 200], 1),
@@ -348,7 +348,7 @@ def test_users_classifier_judges(kind: Kind) -> None:
 
 @pytest.mark.parametrize("statuses", [[99], [600], ["503"], [503.0], [True]], ids=str)
 def test_bad_statuses_are_refused(kind: Kind, statuses: Any) -> None:
-    """Naming the one that is wrong."""
+    """The error names the invalid one."""
     with pytest.raises(ValueError, match=rf"statuses must be whole numbers from 100 to 599, got {statuses[0]!r}"):
         kind.ours.HttpClassifier(statuses=statuses)
 
@@ -356,7 +356,7 @@ def test_bad_statuses_are_refused(kind: Kind, statuses: Any) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("of", ["results", "failures"])
 def test_classifier_that_raises_is_the_callers_error(kind: Kind, method: str, of: str) -> None:
-    """It loses no permit and no probe, sends no second request, and closes the response that nobody gets."""
+    """No permit and no probe is lost, no second request is sent, and the response is closed."""
     closed: list[bool] = []
 
     class Tells(kind.library.AsyncByteStream, kind.library.SyncByteStream):  # type: ignore[misc,name-defined]
@@ -395,7 +395,7 @@ def test_classifier_that_raises_is_the_callers_error(kind: Kind, method: str, of
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_classifier_of_a_nested_pipeline_that_raises_frees_the_response(kind: Kind, nested: bool) -> None:
-    """Wherever it stands."""
+    """This holds at every position of the pipeline."""
     closed: list[bool] = []
 
     class Tells(kind.library.AsyncByteStream, kind.library.SyncByteStream):  # type: ignore[misc,name-defined]
@@ -425,7 +425,7 @@ def test_classifier_of_a_nested_pipeline_that_raises_frees_the_response(kind: Ki
 
 
 def test_clients_of_one_pipeline_share_its_permits(kind: Kind) -> None:
-    """Share the instance, share the state."""
+    """Clients that share the instance share its state."""
     if not kind.is_async:
         return
     pipeline = Pipeline(Bulkhead(1))

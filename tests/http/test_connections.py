@@ -1,4 +1,4 @@
-"""Who has the connections, after many retried requests and after requests that were cut short."""
+"""The connections of a pool, after many retried requests and after cancelled ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def retrying(http: Http, protocol: str) -> Http:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_pool_is_as_before_after_many_retried_requests(http: Http, protocols: dict[str, Server], protocol: str) -> None:
-    """One connection did it all, and is free."""
+    """One connection served all of them, and is free."""
     server = protocols[protocol]
     server.reset()
     retrying(http, protocol)
@@ -47,7 +47,7 @@ def test_pool_is_as_before_after_many_retried_requests(http: Http, protocols: di
 
 
 def test_long_errors_over_http2_do_not_use_up_the_connections_window(http: Http, protocols: dict[str, Server]) -> None:
-    """What is not read of a body is no longer allowed to come; 80 times 300 kB are more than 16 MiB."""
+    """The unread rest of a body is reset; 80 times 300 kB are more than 16 MiB."""
     server = protocols["h2"]
     server.reset()
     retrying(http, "h2")
@@ -59,7 +59,7 @@ def test_long_errors_over_http2_do_not_use_up_the_connections_window(http: Http,
 
 
 def test_long_errors_over_http1_cost_a_connection_each_and_leave_none(http: Http, protocols: dict[str, Server]) -> None:
-    """What is longer than is worth reading is closed."""
+    """A response with a long rest is closed."""
     server = protocols["httptools"]
     server.reset()
     retrying(http, "httptools")
@@ -75,13 +75,13 @@ def test_long_errors_over_http1_cost_a_connection_each_and_leave_none(http: Http
 
 
 def test_post_that_could_not_connect_in_time_is_tried_again(http: Http) -> None:
-    """It never left."""
+    """It provably never left."""
     heard: list[Any] = []
     pipeline = Pipeline(Retry(3, wait=0))
     pipeline.listen(heard.append)
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
         listener.bind(("127.0.0.1", 0))
-        listener.listen(0)  # nobody accepts, and there is room for one
+        listener.listen(0)  # without `accept`, with room for one
         for _ in range(2):
             filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
@@ -95,7 +95,7 @@ def test_post_that_could_not_connect_in_time_is_tried_again(http: Http) -> None:
 
 @pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
 async def test_post_that_waited_in_vain_for_a_free_connection_is_tried_again(kind: type[Http], raw: RawServer) -> None:
-    """It never left, and that says nothing about the server."""
+    """It never left, and the wait is no evidence about the server."""
     raw.script.append(hanging())
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     pipeline = Pipeline(Retry(3, wait=0), breaker)
@@ -115,12 +115,12 @@ async def test_post_that_waited_in_vain_for_a_free_connection_is_tried_again(kin
 
 
 class Case:
-    """A request that is cut short.
+    """A request that is cancelled.
 
     Args:
         policies: around it.
-        script: how it is answered.
-        seconds: that pass before its ticks are counted.
+        script: its responses.
+        seconds: the time before its ticks are counted.
     """
 
     def __init__(self, *policies: Policy, script: list[bytes | None], seconds: float = 0.0) -> None:
@@ -157,7 +157,7 @@ CUT = {
 @pytest.mark.parametrize("case", CUT)
 @pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
 async def test_cancel_in_any_tick_loses_no_connection_and_no_permit(kind: type[Http], case: str) -> None:
-    """However far the request has got. (httpx 0.28 by itself loses one, two or three.)"""
+    """The request may be at any step. (httpx 0.28 alone loses one, two or three.)"""
     ticks = 0
     over = False
     while not over:
@@ -169,7 +169,7 @@ async def test_cancel_in_any_tick_loses_no_connection_and_no_permit(kind: type[H
 
 
 async def cut(kind: type[Http], case: Case, ticks: int) -> bool:
-    """Cancel a request after so many ticks, and make another. Returns whether it was over."""
+    """Cancel a request after so many ticks, and send another. Returns whether the first one had ended."""
     limits = kind.library.Limits(max_connections=2)
     transport = kind.ours.AsyncTransport(case.pipeline, limits=limits, verify=TLS)
     network = transport.transport._pool._network_backend = Network()

@@ -1,10 +1,10 @@
-"""HTTP/2: what becomes of a connection whose requests are cut short, given up, or more than it has streams for."""
+"""HTTP/2 connections whose requests are cancelled, given up, or more than there are streams for."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import importlib
 import threading
 import time
 from collections.abc import Callable
@@ -41,7 +41,7 @@ both = pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name
 
 
 def connect(kind: type[Http], *policies: Any, timeout: Any = None, **options: Any) -> Any:
-    """A client, and its transport as `client.ours`."""
+    """Return a client, with its transport as `client.ours`."""
     transport = kind.ours.AsyncTransport(Pipeline(*policies), http1=False, http2=True, **options)
     client = kind.library.AsyncClient(transport=transport, timeout=timeout)
     client.ours = transport
@@ -49,12 +49,12 @@ def connect(kind: type[Http], *policies: Any, timeout: Any = None, **options: An
 
 
 def beneath(client: Any) -> Any:
-    """A client without policies and without timeouts, on the same connections."""
+    """Return a client without policies and without timeouts, on the same connections."""
     return type(client)(transport=client.ours.transport, timeout=None)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """It is another thread that makes it true."""
+    """Wait for a condition that another thread makes true."""
     with anyio.fail_after(10):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.001)
@@ -87,10 +87,8 @@ WAYS = {
 
 @both
 @pytest.mark.parametrize("way", WAYS)
-async def test_requests_that_are_cut_short_leave_no_stream_open(
-    kind: type[Http], raw_http2: RawHttp2Server, way: str
-) -> None:
-    """The server hears that nobody wants the answers, and the connection serves as many again."""
+async def test_cancelled_requests_leave_no_stream_open(kind: type[Http], raw_http2: RawHttp2Server, way: str) -> None:
+    """Their streams are reset, and the connection serves as many again."""
     policies, cut = WAYS[way]
     url = raw_http2.origin
     async with connect(kind, *policies) as client:
@@ -106,7 +104,7 @@ async def test_requests_that_are_cut_short_leave_no_stream_open(
 
 
 async def until_answered(client: Any, url: str) -> None:
-    """A request that has time, however short attempts are and busy the machine."""
+    """Send requests until one is answered in time, even with short attempts on a busy machine."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -118,7 +116,7 @@ async def until_answered(client: Any, url: str) -> None:
 
 @both
 async def test_loser_of_a_hedge_is_reset_and_its_connection_stays(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """The winner's, too."""
+    """The winner uses the same connection."""
     raw_http2.steps.append(Http2Step(Stream.hang))
     pipeline = (Hedge(SOON), Timeout(60))
     async with connect(kind, *pipeline) as client:
@@ -131,7 +129,7 @@ async def test_loser_of_a_hedge_is_reset_and_its_connection_stays(kind: type[Htt
 
 @both
 async def test_client_answers_at_once_after_a_standstill(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """However many attempts were cut short while it lasted."""
+    """Any number of attempts may have been cancelled during it."""
     raw_http2.paths["/"] = Stream.hang
     async with connect(kind, Retry(2, wait=0), Timeout(SOON)) as client:
         asked = [client.get(raw_http2.origin) for _ in range(150)]
@@ -145,7 +143,7 @@ async def test_client_answers_at_once_after_a_standstill(kind: type[Http], raw_h
 async def test_request_that_hangs_leaves_the_others_of_its_connection_alone(
     kind: type[Http], raw_http2: RawHttp2Server
 ) -> None:
-    """Whether our Timeout ends it or the client's read timeout: the other one has its answer when it comes."""
+    """Our Timeout or the client's read timeout ends it; the other request gets its response when it arrives."""
     url = raw_http2.origin
     for policies, timeout in (((Timeout(SOON),), None), ((Timeout(60),), SOON)):
         transport = kind.ours.AsyncTransport(Pipeline(*policies), http1=False, http2=True)
@@ -199,7 +197,7 @@ def hang(client: Any, kind: type[Http], url: str) -> None:
 async def test_dead_connection_is_replaced_when_a_request_on_it_is_cut_short(
     kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing has been heard on it for some time. It is closed when its last request has ended."""
+    """Nothing has arrived on it for some time. It is closed when its last request has ended."""
     monkeypatch.setattr(http2, "SILENCE", SOON / 2)
     async with connect(kind, Timeout(SOON)) as client:
         await ended_by_timeout(client, f"{raw_http2.origin}/deaf")
@@ -209,10 +207,10 @@ async def test_dead_connection_is_replaced_when_a_request_on_it_is_cut_short(
 
 
 @both
-async def test_connection_that_is_heard_of_is_not_replaced(
+async def test_connection_with_data_is_not_replaced(
     kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is an endpoint that hangs, not the connection."""
+    """An endpoint hangs, not the connection."""
     monkeypatch.setattr(http2, "SILENCE", 30)
     async with connect(kind, Timeout(SOON)) as client:
         await beneath(client).get(raw_http2.origin)
@@ -239,7 +237,7 @@ def test_bodies_that_are_not_read_use_up_no_window(http: Http, protocols: dict[s
 
 
 class Enough(Exception):
-    """The reader has had enough."""
+    """Raised by a reader that stops early."""
 
 
 def enough() -> None:
@@ -251,7 +249,7 @@ def enough() -> None:
 
 @both
 async def test_wait_for_a_stream_is_no_evidence(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """An attempt that is cut short in it has not asked the server, and is not held against it."""
+    """An attempt that is cancelled in this wait has sent nothing, and is no failure of the server."""
     raw_http2.most_streams = 2
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     async with connect(kind, breaker, Timeout(3 * SOON)) as client:
@@ -270,7 +268,7 @@ async def test_wait_for_a_stream_is_no_evidence(kind: type[Http], raw_http2: Raw
 
 
 class Watch(Gate):
-    """Writes down how long calls take."""
+    """A policy that records the durations of calls."""
 
     facts = Facts(learns=True)
 
@@ -290,7 +288,7 @@ class Watch(Gate):
 
 @both
 async def test_wait_for_a_stream_is_no_latency(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """Who measures how long the server takes does not measure it."""
+    """Policies that measure the server's latency do not count it."""
     raw_http2.most_streams = 1
     seen: list[float] = []
     async with connect(kind, Watch(seen)) as client:
@@ -309,7 +307,7 @@ async def test_wait_for_a_stream_is_no_latency(kind: type[Http], raw_http2: RawH
 
 @both
 async def test_wait_for_a_stream_ends_with_the_pool_timeout(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """As a wait for a connection does; and a POST, which was not sent, is sent again."""
+    """The wait for a connection does the same; a POST, which was not sent, is sent again."""
     raw_http2.most_streams = 1
     timeout = kind.library.Timeout(60, pool=SOON)
     async with connect(kind, Retry(2, wait=0), timeout=timeout) as client:
@@ -326,7 +324,7 @@ async def test_wait_for_a_stream_ends_with_the_pool_timeout(kind: type[Http], ra
 
 @both
 async def test_requests_beyond_the_streams_are_answered_in_turn(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """Also where some of those in line leave, and where the server has not yet said how many it allows."""
+    """This holds if some of the waiting requests leave, and before the server has sent its limit of streams."""
     raw_http2.most_streams = 3
     async with connect(kind, Timeout(60)) as client:
         tasks = [asyncio.ensure_future(client.get(raw_http2.origin)) for _ in range(150)]
@@ -341,7 +339,7 @@ async def test_requests_beyond_the_streams_are_answered_in_turn(kind: type[Http]
 
 
 @both
-async def test_requests_in_line_go_to_another_connection_when_theirs_breaks(
+async def test_requests_in_the_queue_go_to_another_connection_when_theirs_breaks(
     kind: type[Http], raw_http2: RawHttp2Server
 ) -> None:
     """They have not been sent, so even a POST is sent there."""
@@ -362,7 +360,7 @@ async def test_requests_in_line_go_to_another_connection_when_theirs_breaks(
 @both
 async def test_request_that_finds_its_connection_closed_has_not_been_sent(kind: type[Http]) -> None:
     """The pool gives it another one."""
-    core = sys.modules["httpcore" if kind.name.startswith("httpx.") else "httpcore2"]
+    core = importlib.import_module("httpcore" if kind.name.startswith("httpx.") else "httpcore2")
     state = h2.connection.H2Connection()
     state.close_connection()
     try:
@@ -376,8 +374,8 @@ async def test_request_that_finds_its_connection_closed_has_not_been_sent(kind: 
     repairs._reroute(core.RemoteProtocolError("SEND_HEADERS in state"))
 
 
-def test_threads_wait_for_a_stream_on_their_own_account(raw_http2: RawHttp2Server) -> None:
-    """As tasks do."""
+def test_wait_of_a_thread_for_a_stream_is_no_evidence(raw_http2: RawHttp2Server) -> None:
+    """Threads wait as tasks do."""
     raw_http2.most_streams = 1
     for kind in (each for each in CLIENTS if each.blocking):
         transport = kind.ours.Transport(Pipeline(Retry(1)), http1=False, http2=True)
@@ -405,8 +403,8 @@ def test_threads_wait_for_a_stream_on_their_own_account(raw_http2: RawHttp2Serve
 
 
 @both
-def test_requests_cut_short_on_trio_leave_no_stream_open(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """As on asyncio."""
+def test_cancelled_requests_on_trio_leave_no_stream_open(kind: type[Http], raw_http2: RawHttp2Server) -> None:
+    """Trio does as asyncio."""
 
     async def main() -> None:
         async with connect(kind, Timeout(60)) as client:

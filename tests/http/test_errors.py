@@ -1,4 +1,4 @@
-"""Our errors under a client are the client's errors, too."""
+"""Our errors under a client are errors of the client library, too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TREE = {
 
 
 def provoked(kind: Kind, name: str, method: str = "GET") -> Exception:
-    """That error, as a client's user has it, of a request with a query."""
+    """Return that error as a user of the client gets it, for a request with a query."""
     url = f"{URL}path?token=secret"
     slow = kind.script(503, kind.wait(0.3, 200))
     pipelines: dict[str, Pipeline] = {
@@ -64,7 +64,7 @@ NAMES = [name for name in TREE if name != "Rejected"]
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", NAMES)
 def test_error_is_ours_and_the_clients(kind: Kind, name: str, method: str) -> None:
-    """Caught by `except httpx.HTTPError`, by the fitting subclass, and by ours; it knows its request."""
+    """`except httpx.HTTPError`, the fitting subclass, and our class catch it; it has its request."""
     error: Any = provoked(kind, name, method)
     assert type(error) is getattr(kind.ours, name)
     assert isinstance(error, getattr(errors, name))
@@ -78,7 +78,7 @@ def test_error_is_ours_and_the_clients(kind: Kind, name: str, method: str) -> No
 
 
 def test_tree_is_complete(kind: Kind) -> None:
-    """Each error of ours that a request can meet is one of the client's, and of no other client's."""
+    """Each error of ours that a request can raise is one of the client library, and of no other."""
     for name, base in TREE.items():
         assert issubclass(getattr(kind.ours, name), (getattr(kind.library, base)))
     ours = {
@@ -88,7 +88,7 @@ def test_tree_is_complete(kind: Kind) -> None:
 
 
 def test_details_survive(kind: Kind) -> None:
-    """What a handler needs is where it was."""
+    """The attributes that a handler needs are kept."""
     circuit: Any = provoked(kind, "CircuitOpen")
     assert circuit.policy.startswith("circuit[")
     assert circuit.retry_after > 0
@@ -103,7 +103,7 @@ def test_details_survive(kind: Kind) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_error_pickles(kind: Kind, name: str) -> None:
-    """With its details, its request and its notes: it may have to leave a process pool."""
+    """It keeps its details, its request and its notes, because it may have to leave a process pool."""
     error: Any = provoked(kind, name)
     error.add_note("while it rained")
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -117,7 +117,7 @@ def test_error_pickles(kind: Kind, name: str) -> None:
 
 
 def test_clients_errors_can_be_made_by_hand(kind: Kind) -> None:
-    """For users' tests; they have no request then, as the client says of its own."""
+    """Users' tests need that; such errors have no request, like the client's own."""
     for name in TREE:
         error: Any = getattr(kind.ours, name)("made", pipeline="users", policy="circuit")
         assert (str(error), error.pipeline, error.policy) == ("users: made", "users", "circuit")
@@ -127,7 +127,7 @@ def test_clients_errors_can_be_made_by_hand(kind: Kind) -> None:
 
 
 def test_note_of_the_attempts_stays(kind: Kind) -> None:
-    """On the last error, whoever's it is."""
+    """The last error has it, ours or the client's."""
 
     def silent(request: Any) -> Any:
         raise kind.library.ReadTimeout("silent")
@@ -140,7 +140,7 @@ def test_note_of_the_attempts_stays(kind: Kind) -> None:
 
 
 def test_cause_stays(kind: Kind) -> None:
-    """Why there was another attempt, whose time ran out; or what the client itself said when it had."""
+    """The cause is the reason for another attempt, whose time ran out, or the client's own timeout."""
     failed = kind.library.ReadError("broken")
     late = kind.library.ReadTimeout("silent")
 
@@ -160,7 +160,7 @@ def test_cause_stays(kind: Kind) -> None:
 
 
 def test_error_of_a_pipeline_around_stays_its_own(kind: Kind) -> None:
-    """We claim what our transport raises, not what others do."""
+    """Only errors of our transport become the client's."""
     outer = Pipeline(RateLimit(1, per=3600))
     client = kind.open(Pipeline(Retry(2)), kind.script())
     if kind.is_async:
@@ -182,7 +182,7 @@ def test_error_of_a_pipeline_around_stays_its_own(kind: Kind) -> None:
 
 
 def test_rejections_of_an_inner_transport_of_ours_are_claimed_once(kind: Kind) -> None:
-    """A transport of ours around one of ours; the error is what it was."""
+    """One of our transports stands inside another one; the error is unchanged."""
     script = kind.script(503)
     inner = kind.transport_of(
         Pipeline(CircuitBreaker(fail_max=1, failure_rate=None), name="in"), transport=script.inner
@@ -196,7 +196,7 @@ def test_rejections_of_an_inner_transport_of_ours_are_claimed_once(kind: Kind) -
 
 
 def test_deadline_that_has_passed_is_the_clients_timeout(kind: Kind) -> None:
-    """Before anything is sent."""
+    """It is raised before anything is sent."""
 
     def main() -> Any:
         kind.sleep_plainly(0.02)

@@ -1,4 +1,4 @@
-"""A Fallback under a transport: each caller gets a response of its own, and only responses can be answers."""
+"""A Fallback under a transport: each caller gets its own response, and only responses can be answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def down(kind: Kind) -> Script:
 
 
 def answers(kind: Kind, fallback: Fallback, *, nested: bool = False) -> tuple[Any, Any]:
-    """Those of two calls."""
+    """Return the responses of two calls."""
     pipeline = Pipeline(fallback, Retry(1))
     client = kind.open(Pipeline(pipeline) if nested else pipeline, down(kind))
     return kind.send(client, url=f"{URL}a"), kind.send(client, url=f"{URL}b")
@@ -26,7 +26,7 @@ def answers(kind: Kind, fallback: Fallback, *, nested: bool = False) -> tuple[An
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_each_caller_has_a_response_of_its_own(kind: Kind, nested: bool) -> None:
-    """With the same content; clients write into those that they get."""
+    """The content is the same; clients change the response that they get."""
     value = kind.library.Response(200, json={"stale": True}, headers={"X-From": "cache"})
     first, second = answers(kind, Fallback(value), nested=nested)
     assert first is not second
@@ -45,7 +45,7 @@ def test_response_may_be_encoded_and_empty(kind: Kind) -> None:
 
 
 def test_response_can_be_streamed_by_each_caller(kind: Kind) -> None:
-    """Part by part, as it is."""
+    """It has the same parts."""
     pipeline = Pipeline(Fallback(kind.library.Response(200, content=b"stale")), Retry(1))
     client = kind.open(pipeline, down(kind))
 
@@ -62,7 +62,7 @@ def test_response_can_be_streamed_by_each_caller(kind: Kind) -> None:
 
 
 def test_response_that_a_client_has_had_is_an_answer(kind: Kind) -> None:
-    """As a cache keeps them: as a value, or by a function that returns the same one again and again."""
+    """A cache keeps such responses: as a value, or through a function that returns the same one each time."""
     cached = kind.send(kind.open(Pipeline(Retry(1)), kind.script()))
     for fallback in (Fallback(cached), Fallback(call=lambda error, request: cached)):
         first, second = answers(kind, fallback)
@@ -72,7 +72,7 @@ def test_response_that_a_client_has_had_is_an_answer(kind: Kind) -> None:
 
 
 def test_function_may_answer_with_a_stream(kind: Kind) -> None:
-    """Of its own for each call."""
+    """Each call gets a new one."""
     fallback = Fallback(
         call=lambda error, request: kind.library.Response(200, stream=kind.slow_stream(0, b"from ", b"elsewhere"))
     )
@@ -80,29 +80,30 @@ def test_function_may_answer_with_a_stream(kind: Kind) -> None:
 
 
 def test_stream_for_all_callers_is_refused(kind: Kind) -> None:
-    """Only one could read it: as a value when the transport is made, from a function when it has been read."""
+    """Only one caller could read it: a value is refused when the transport is made, a function's result when it has
+    been read."""
     response = kind.library.Response(200, stream=kind.slow_stream(0, b"once"))
     with pytest.raises(TypeError, match=r"is a stream, for one reader: give Fallback\(call=\.\.\.\) a function"):
         kind.transport_of(Pipeline(Fallback(response)))
 
 
 def test_value_that_is_no_response_is_refused_when_the_transport_is_made(kind: Kind) -> None:
-    """Nor is one of the other library."""
+    """A response of the other library is refused, too."""
     other = httpx2 if kind.library is httpx else httpx
     for wrong in ([], None, b"", other.Response(200)):
         with pytest.raises(TypeError, match=rf"must answer with a {kind.library.__name__}.Response, got"):
             kind.transport_of(Pipeline(Fallback(wrong)))
 
 
-def test_function_that_answers_with_something_else_is_told_so(kind: Kind) -> None:
-    """It is the caller's mistake."""
+def test_function_that_returns_no_response_is_the_callers_error(kind: Kind) -> None:
+    """The error is a `TypeError`."""
     client = kind.open(Pipeline(Fallback(call=lambda error, request: {"stale": True})), down(kind))
     with pytest.raises(TypeError, match="must answer with a"):
         kind.send(client)
 
 
 def test_fallback_outside_of_a_transport_returns_the_very_object() -> None:
-    """There nobody writes to it."""
+    """No client changes it there."""
     value: list[Any] = []
     assert Pipeline(Fallback(value)).call(_fails) is value
 

@@ -1,5 +1,6 @@
-"""What becomes of a request that meets a fault: how often the server sees it, what its user gets, and that the pool is
-free afterwards. The table is shown in docs/http.md, as `python -m tests.http.test_faults` prints it.
+"""A request that meets a fault: how often the server sees it, what its user gets, and that the pool is free afterwards.
+
+The table is shown in docs/http.md, as `python -m tests.http.test_faults` prints it.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class Fault:
 
     Args:
         name: as in the docs.
-        meets: what the first request meets, from a raw server or from good ones; what comes after is answered well.
-        again: the fate of requests that may be sent again.
-        once: and of all others.
-        before: "warm": the connection has carried a request; "hung up": and was closed by the server since; "refused":
-            nobody listens, until the first attempt has failed.
+        meets: the fault of the first request, at a raw server or at good ones; the next responses are successful.
+        again: the result of requests that may be sent again.
+        once: the result of all others.
+        before: "warm": the connection has carried a request; "hung up": and the server has closed it since; "refused":
+            connections are refused, until the first attempt has failed.
         limit: seconds for each attempt, in the pipeline.
         options: for the transport.
-        blocking: the fates under plain clients, which cannot interrupt a read, if they are others.
+        blocking: the results under plain clients, which cannot interrupt a read, if they differ.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Fault:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it takes its time."""
+        """Whether a fault takes time."""
         return self.limit < 5 or bool(self.options)
 
 
@@ -136,10 +137,12 @@ FEW_BODIES = ["bytes", "longer iterator"]
 
 
 def bodies(http: Http, fault: Fault, method: str) -> list[str]:
-    """The bodies to try: all kinds under one library, in a request that may be sent twice and in one that may not.
+    """Return the kinds of bodies to try: all kinds under one library, in a request that may be sent twice and in one
+    that may not.
 
-    The two libraries hand bodies to the same code of ours, and a POST with a key is treated as a PUT is: there, fewer
-    kinds are tried.
+    Both libraries give bodies to the same code of ours, and a POST with a key is treated as a PUT is: there, fewer
+    kinds
+    are tried.
     """
     if method == "GET":
         return ["none"]
@@ -151,7 +154,7 @@ def bodies(http: Http, fault: Fault, method: str) -> list[str]:
 
 @contextlib.contextmanager
 def body(http: Http, kind: str, path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """How to give a body of a kind to a client, and what has to arrive."""
+    """Return the argument that gives a body of a kind to a client, and the bytes that must arrive."""
     if kind == "none":
         yield {}, b""
     elif kind == "bytes":
@@ -172,7 +175,7 @@ def body(http: Http, kind: str, path: Path) -> Iterator[tuple[dict[str, Any], by
 
 
 def ending(http: Http, method: str, url: str, **options: Any) -> Any:
-    """The status of the answer, or the names of the classes of an exception."""
+    """Return the status of the response, or the names of the classes of an exception."""
     try:
         return http.send(method, url, **options).status_code
     except http.library.TransportError as error:
@@ -181,7 +184,7 @@ def ending(http: Http, method: str, url: str, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def origin(fault: Fault, pipeline: Pipeline, http: Http, server: Server | RawServer) -> Iterator[str]:
-    """Where the request goes, when everything is as it is before the fault."""
+    """Return the origin for the request, after bringing about the state before the fault."""
     server.reset()
     if fault.before == "refused":
         assert isinstance(server, RawServer)
@@ -203,7 +206,7 @@ def origin(fault: Fault, pipeline: Pipeline, http: Http, server: Server | RawSer
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("fault", "protocol"), CASES)
-def test_request_that_meets_a_fault_has_its_fate(
+def test_request_that_meets_a_fault_ends_as_the_table_says(
     http: Http,
     raw: RawServer,
     protocols: dict[str, Server],
@@ -212,8 +215,8 @@ def test_request_that_meets_a_fault_has_its_fate(
     method: str,
     tmp_path: Path,
 ) -> None:
-    """It is seen by the server as often as the table says, whole each time; its user gets what the table says; and the
-    pool is free."""
+    """The server sees it as often as the table says, whole each time; its user gets the result of the table; the pool
+    is free."""
     server = protocols[protocol] if protocol else raw
     pipeline = Pipeline(Retry(3, wait=0), Timeout(fault.limit))
     options = {"http1": False, "http2": True} if protocol == "h2" else {}
@@ -236,7 +239,7 @@ def test_request_that_meets_a_fault_has_its_fate(
 
 
 def table() -> str:
-    """As the docs show it."""
+    """Return the table in the format of the docs."""
     lines = ["| The first attempt meets | may be sent again | may not |", "|---|---|---|"]
     for fault in FAULTS:
         fates = [_shown(fate) for fate in (fault.again, fault.once)]
@@ -252,7 +255,7 @@ def _shown(fate: Fate) -> str:
 
 
 def test_docs_show_the_table() -> None:
-    """As it is."""
+    """The table in docs/http.md is that of this test."""
     assert table() in DOCS.read_text()
 
 

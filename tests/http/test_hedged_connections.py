@@ -1,4 +1,4 @@
-"""What becomes of the connections of hedged requests, on a real server, and of what is observed of each origin."""
+"""The connections of hedged requests on a real server, and the latencies observed of each origin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REQUESTS = 3
 async def test_connections_of_losers_are_kept_where_they_are_left_to_end(
     server: Server, cancel: Any, lost: int
 ) -> None:
-    """A request that is cancelled takes its HTTP/1 connection with it; one that ends, though it was late, does not."""
+    """A cancelled request closes its HTTP/1 connection; one that ends late keeps it."""
     server.reset()
     pipeline = Pipeline(Hedge(0.05, cancel=cancel), Timeout(10))
     async with httpx.AsyncClient(transport=AsyncTransport(pipeline)) as client:
@@ -33,7 +33,7 @@ async def test_connections_of_losers_are_kept_where_they_are_left_to_end(
 
 
 async def test_each_origin_has_its_own_observed_delay(server: Server, protocols: dict[str, Server]) -> None:
-    """One that is slow does not make the others wait; whoever shares the hedge shares what it knows."""
+    """A slow origin does not delay the hedges of others; transports that share the hedge share its latencies."""
     other = protocols["httptools"]
     server.reset()
     other.reset()
@@ -51,6 +51,6 @@ async def test_each_origin_has_its_own_observed_delay(server: Server, protocols:
 
 
 def test_hedge_with_a_key_of_its_own_keeps_it() -> None:
-    """By whatever its user wants."""
+    """The user's key decides which requests share latencies."""
     hedge = Hedge(quantile(0.9), key=lambda request: request.url.path)
     assert AsyncTransport(Pipeline(hedge)).pipeline.policies[0] is hedge

@@ -1,4 +1,4 @@
-"""Servers, and users' users, that mean harm: what they send is bounded in time and memory, and stays a value."""
+"""Hostile servers and callers: their input is bounded in time and memory, and stays data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PART = 16_384
 
 
 class Endless:
-    """A stream's parts, without end, each after some seconds; counts them, and whether it was closed."""
+    """A stream without end, with a pause before each part. It counts the parts, and records whether it was closed."""
 
     def __init__(self, kind: Kind, seconds: float) -> None:
         self.parts = 0
@@ -45,7 +45,7 @@ class Endless:
 
 
 def test_endless_error_is_read_for_a_few_parts(kind: Kind) -> None:
-    """Where another attempt takes its place; its connection is closed."""
+    """Another attempt replaces it, and its connection is closed."""
     endless = Endless(kind, 0)
     script = kind.script(lambda request: kind.library.Response(503, stream=endless.stream))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -54,7 +54,7 @@ def test_endless_error_is_read_for_a_few_parts(kind: Kind) -> None:
 
 
 def test_error_that_drips_holds_up_the_next_attempt_for_a_second(kind: Kind) -> None:
-    """At the most."""
+    """It is held up for a second at most."""
     if not kind.is_async:
         return  # its reads are bounded by the client's own timeouts
     endless = Endless(kind, 0.3)
@@ -80,7 +80,7 @@ def test_error_that_drips_holds_up_the_next_attempt_for_a_second(kind: Kind) -> 
     ids=["digits", "commas", "spans", "dates", "numbers", "years", "flood", "long"],
 )
 def test_floods_of_headers_cost_no_time(kind: Kind, fields: list[tuple[str, str]]) -> None:
-    """And no wait that is longer than `max_retry_after`: the answer comes back, or is asked for again."""
+    """No wait is longer than `max_retry_after`: the response is returned, or the request is repeated."""
     script = kind.script(lambda request: kind.library.Response(429, headers=fields, content=b""))
     pipeline = Pipeline(Retry(2, wait=0, max_retry_after=5 if kind.is_async else 0))
     assert kind.send(kind.open(pipeline, script)).status_code in {200, 429}
@@ -89,7 +89,7 @@ def test_floods_of_headers_cost_no_time(kind: Kind, fields: list[tuple[str, str]
 
 @pytest.mark.parametrize("evil", ["1\r\nX-Evil: 1", "1\nX-Evil: 1", "1\x00", "1\r", "\u2028", "é", "", " "])
 def test_nothing_can_be_put_into_a_header(kind: Kind, evil: str) -> None:
-    """An idempotency key is a value of printable ASCII, or is refused before anything is sent."""
+    """An idempotency key is printable ASCII, or is refused before anything is sent."""
     script = kind.script()
     client = kind.open(Pipeline(Retry(2, wait=0)), script)
     with pytest.raises(ValueError, match="must be the value of a header"):
@@ -100,7 +100,7 @@ def test_nothing_can_be_put_into_a_header(kind: Kind, evil: str) -> None:
 
 
 def test_headers_that_came_from_outside_are_replaced(kind: Kind) -> None:
-    """A gateway that hands its client's headers on: ours are there once, and say what is so."""
+    """A gateway passes on its client's headers: ours replace them, with the true values."""
     script = kind.script(503)
     options = {"attempt_header": True, "deadline_header": True, "priority_header": True}
     client = kind.open(Pipeline(Retry(2, wait=0), Timeout(5)), script, **options)
@@ -112,7 +112,7 @@ def test_headers_that_came_from_outside_are_replaced(kind: Kind) -> None:
 
 
 def test_key_from_outside_forges_no_log_line(kind: Kind) -> None:
-    """Line ends and the signs that steer a terminal are shown as what they are."""
+    """Line ends and control characters of a terminal are escaped."""
     lines: list[str] = []
 
     class Lines(logging.Handler):

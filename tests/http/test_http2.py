@@ -1,4 +1,4 @@
-"""What HTTP/2 says about a request: that it was refused, that the server left before it, or only that it failed."""
+"""Evidence of HTTP/2 about a request: it was refused, the server left before it, or it only failed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def leaving(last: int, *, early: bool = False) -> Http2Step:
 
 
 def bodies(raw: RawHttp2Server) -> list[bytes]:
-    """Those that have arrived whole."""
+    """Return the bodies that have arrived whole."""
     return [asked.body for asked in raw.seen if asked.whole]
 
 
 def test_refused_post_is_sent_again(http: Http, raw_http2: RawHttp2Server) -> None:
-    """REFUSED_STREAM says that nothing was done (RFC 9113, section 8.7)."""
+    """REFUSED_STREAM means that nothing was done (RFC 9113, section 8.7)."""
     raw_http2.steps.append(resetting(ErrorCodes.REFUSED_STREAM))
     assert opened(http).send("POST", raw_http2.origin, content=b"order").status_code == 200
     assert bodies(raw_http2) == [b"order"] * 2
@@ -45,7 +45,7 @@ def test_refused_post_is_sent_again(http: Http, raw_http2: RawHttp2Server) -> No
 
 @pytest.mark.parametrize("code", [ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL, ErrorCodes.PROTOCOL_ERROR])
 def test_reset_post_is_not_sent_again(http: Http, raw_http2: RawHttp2Server, code: ErrorCodes) -> None:
-    """Other codes say nothing about what was done."""
+    """Other codes do not mean that nothing was done."""
     raw_http2.steps.append(resetting(code))
     with pytest.raises(http.library.RemoteProtocolError):
         opened(http).send("POST", raw_http2.origin, content=b"order")
@@ -54,17 +54,15 @@ def test_reset_post_is_not_sent_again(http: Http, raw_http2: RawHttp2Server, cod
 
 
 def test_reset_put_is_sent_again(http: Http, raw_http2: RawHttp2Server) -> None:
-    """It is idempotent."""
+    """PUT is idempotent."""
     raw_http2.steps.append(resetting(ErrorCodes.INTERNAL_ERROR))
     assert opened(http).send("PUT", raw_http2.origin, content=b"order").status_code == 200
     assert bodies(raw_http2) == [b"order"] * 2
     assert http.all_free()
 
 
-def test_post_is_sent_again_to_whom_replaces_a_server_that_left_before_it(
-    http: Http, raw_http2: RawHttp2Server
-) -> None:
-    """GOAWAY with a last stream before its own, be it the connection's first or not."""
+def test_post_is_sent_again_after_a_goaway_before_it(http: Http, raw_http2: RawHttp2Server) -> None:
+    """The last stream of the GOAWAY is before its own, the connection's first or another one."""
     opened(http)
     raw_http2.steps.append(leaving(0))
     assert http.send("POST", raw_http2.origin, content=b"first").status_code == 200
@@ -76,7 +74,7 @@ def test_post_is_sent_again_to_whom_replaces_a_server_that_left_before_it(
 
 
 def test_post_that_a_leaving_server_may_have_seen_is_not_sent_again(http: Http, raw_http2: RawHttp2Server) -> None:
-    """GOAWAY with its own stream, or one after it, as the last."""
+    """The last stream of the GOAWAY is its own, or one after it."""
     raw_http2.steps.append(leaving(1))
     with pytest.raises(http.library.RemoteProtocolError):
         opened(http).send("POST", raw_http2.origin, content=b"order")
@@ -92,7 +90,7 @@ def test_post_that_a_leaving_server_may_have_seen_is_not_sent_again(http: Http, 
 def test_streamed_post_is_not_sent_truncated(
     http: Http, raw_http2: RawHttp2Server, step: Http2Step, before: int
 ) -> None:
-    """Its body has been begun, and nobody can begin it again."""
+    """A part of its body has been sent, and cannot be sent again."""
     opened(http)
     for _ in range(before):
         http.send("GET", raw_http2.origin)
@@ -106,7 +104,7 @@ def test_streamed_post_is_not_sent_truncated(
 
 @pytest.mark.parametrize("code", [ErrorCodes.REFUSED_STREAM, ErrorCodes.INTERNAL_ERROR])
 def test_put_that_is_reset_in_mid_upload_is_sent_again(http: Http, raw_http2: RawHttp2Server, code: ErrorCodes) -> None:
-    """The whole of it. (The clients wait to be allowed to send the rest, until their read timeout.)"""
+    """The whole body is sent again. (The clients wait for permission to send the rest, until their read timeout.)"""
     patience = IMPATIENT.copy()
 
     def await_all_of_the_second(event: Event) -> None:
@@ -125,7 +123,7 @@ def test_put_that_is_reset_in_mid_upload_is_sent_again(http: Http, raw_http2: Ra
 
 
 def test_post_that_is_reset_in_mid_upload_is_not_sent_again(http: Http, raw_http2: RawHttp2Server) -> None:
-    """Nobody knows what was done. The circuit counts it."""
+    """It is unknown what the server has done. The circuit counts a failure."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     raw_http2.steps.append(resetting(ErrorCodes.INTERNAL_ERROR, early=True))
     with pytest.raises(http.library.ReadTimeout):
@@ -140,7 +138,7 @@ def test_post_that_is_reset_in_mid_upload_is_not_sent_again(http: Http, raw_http
 async def test_reset_that_another_request_has_heard_is_a_failure_of_the_servers(
     kind: type[Http], raw_http2: RawHttp2Server
 ) -> None:
-    """Though the clients call it `LocalProtocolError` then, as if their user had made a mistake."""
+    """The clients raise `LocalProtocolError` then, as for an error of their user."""
     raw_http2.steps.extend([Http2Step(lambda stream: None, early=True), resetting(ErrorCodes.CANCEL, early=True)])
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     transport = kind.ours.AsyncTransport(Pipeline(breaker), buffer=0, http1=False, http2=True)

@@ -1,4 +1,4 @@
-"""A reader who stops early leaves no iterator of ours behind: what a body is made of is closed with it."""
+"""Iterators of ours are closed when a reader stops early, together with the iterators inside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def breaking() -> Pipeline:
 
 
 class Server:
-    """Answers with bodies of two parts each, and knows which of their iterators have ended."""
+    """Answers with bodies of two parts each, and records which of their iterators have ended."""
 
     def __init__(self, kind: type[Kind], *statuses: int, size: int = 1) -> None:
         self.ended: list[bool] = []
@@ -72,7 +72,7 @@ def run(loop: str, main: Callable[[], Any]) -> None:
 @pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_closing_the_iterator_of_a_body_closes_the_one_inside(kind: type[Kind], make: Any, loop: str) -> None:
-    """Whichever way a generator can be ended, without the garbage collector."""
+    """This holds for each way to end a generator, without the garbage collector."""
 
     async def main() -> None:
         for way in ("aclose", "athrow", "read"):
@@ -98,7 +98,7 @@ def test_closing_the_iterator_of_a_body_closes_the_one_inside(kind: type[Kind], 
 
 @ASYNC
 def test_no_iterator_of_ours_is_left_to_the_garbage_collector(kind: type[Kind]) -> None:
-    """A reader who breaks off leaves those of the client's alone."""
+    """A reader that breaks off leaves only the client's own iterators."""
     begun: list[Any] = []
 
     async def main() -> None:
@@ -119,7 +119,7 @@ def test_no_iterator_of_ours_is_left_to_the_garbage_collector(kind: type[Kind]) 
 
 @ASYNC
 def test_response_that_is_superseded_half_read_leaves_no_iterator(kind: type[Kind]) -> None:
-    """Of a long one, whose rest nobody reads."""
+    """The rest of a long response is never read."""
 
     async def main() -> None:
         server = Server(kind, 503, size=KEPT_BYTES)
@@ -131,7 +131,7 @@ def test_response_that_is_superseded_half_read_leaves_no_iterator(kind: type[Kin
 
 
 async def test_iterator_that_is_being_read_is_left_to_its_reader() -> None:
-    """It cannot be closed meanwhile."""
+    """It cannot be closed while it is read."""
     go_on = asyncio.Event()
 
     async def parts() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Transports and clients that do not belong together: a clear error, at once where it can be known."""
+"""Transports and clients that do not fit together: a clear error, as early as possible."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def chaos_of(kind: Kind) -> Any:
 
 
 def ours_of(ours: Any, name: str, library: Any) -> Any:
-    """One of our transports."""
+    """Return one of our transports."""
     faults = (Errors(),) if "Chaos" in name else ()
     return getattr(ours, name)(*faults, transport=library.MockTransport(print))
 
 
 def others(kind: Kind) -> list[Any]:
-    """Transports that cannot be inside one of this kind."""
+    """Return transports that cannot be inside one of this kind."""
     library, ours = kind.library, kind.ours
     other, other_ours = (httpx2, resilient.http.httpx2) if library is httpx else (httpx, resilient.http.httpx)
     right, wrong = ("Async", "") if kind.is_async else ("", "Async")
@@ -46,7 +46,7 @@ def others(kind: Kind) -> list[Any]:
 
 
 def test_transport_of_another_kind_or_library_is_refused(kind: Kind) -> None:
-    """When it is given, by the name of what would be right."""
+    """The constructor raises, with the name of a right one."""
     right = f"one for {kind.library.__name__}.{'Async' if kind.is_async else ''}Client, such as"
     for wrong in others(kind):
         for make in (kind.transport_of, lambda transport: chaos_of(kind)(Errors(), transport=transport)):
@@ -57,7 +57,7 @@ def test_transport_of_another_kind_or_library_is_refused(kind: Kind) -> None:
 def test_library_of_a_transport_is_known_where_its_base_goes_by_another_name(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SDKs hand on classes of client libraries as their own."""
+    """SDKs re-export classes of client libraries under their own name."""
     other, other_ours = (httpx2, resilient.http.httpx2) if kind.library is httpx else (httpx, resilient.http.httpx)
     monkeypatch.setattr(other.BaseTransport, "__module__", "sdk")
     monkeypatch.setattr(other.AsyncBaseTransport, "__module__", "sdk._client")
@@ -66,8 +66,8 @@ def test_library_of_a_transport_is_known_where_its_base_goes_by_another_name(
         kind.transport_of(transport=wrong)
 
 
-def test_what_is_wrong_is_said(kind: Kind) -> None:
-    """Its library, its missing method, or that it is a class."""
+def test_error_names_what_is_wrong(kind: Kind) -> None:
+    """It names the wrong library, the missing method, or the class that was given instead of an instance."""
     other = httpx2 if kind.library is httpx else httpx
     method = "handle_async_request" if kind.is_async else "handle_request"
     for wrong, words in (
@@ -80,13 +80,13 @@ def test_what_is_wrong_is_said(kind: Kind) -> None:
 
 
 def test_client_with_a_transport_of_the_other_kind_is_refused(kind: Kind) -> None:
-    """As with the client of the library, and sooner."""
+    """The library's own client fails in the same way, but later."""
     with pytest.raises(TypeError, match="transport must be one for"):
         kind.guarded_client_of(standard(), transport=others(kind)[0])
 
 
 def test_transport_needs_no_base_class(kind: Kind) -> None:
-    """As to the client itself; and one may serve both libraries."""
+    """The client needs none either; one transport may serve both libraries."""
 
     class Plain:
         async def handle_async_request(self, request: Any) -> Any:
@@ -110,7 +110,7 @@ def test_transport_needs_no_base_class(kind: Kind) -> None:
 @pytest.mark.parametrize("library", [httpx, httpx2])
 @pytest.mark.parametrize("name", ["Transport", "ChaosTransport"])
 def test_plain_client_cannot_have_an_asynchronous_transport(library: Any, name: str) -> None:
-    """Its error names the one that it needs."""
+    """The error names the transport that it needs."""
     ours = resilient.http.httpx if library is httpx else resilient.http.httpx2
     client = library.Client(transport=ours_of(ours, f"Async{name}", library))
     with pytest.raises(TypeError, match=rf"Async{name} is for an AsyncClient; a plain Client needs {name}"):
@@ -123,7 +123,7 @@ def test_plain_client_cannot_have_an_asynchronous_transport(library: Any, name: 
 @pytest.mark.parametrize("library", [httpx, httpx2])
 @pytest.mark.parametrize("name", ["Transport", "ChaosTransport"])
 def test_asynchronous_client_cannot_have_a_plain_transport(library: Any, name: str) -> None:
-    """The other way round."""
+    """The error names the transport that it needs."""
     ours = resilient.http.httpx if library is httpx else resilient.http.httpx2
 
     async def main() -> None:
@@ -139,7 +139,7 @@ def test_asynchronous_client_cannot_have_a_plain_transport(library: Any, name: s
 
 
 def test_client_of_the_other_library_is_told_which_transport_it_needs(kind: Kind) -> None:
-    """Nothing of its request is shown."""
+    """The error shows nothing of its request."""
     other = httpx2 if kind.library is httpx else httpx
     script = kind.script()
     transport = kind.transport_of(Pipeline(Retry(1)), transport=script.inner)

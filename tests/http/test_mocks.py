@@ -1,5 +1,6 @@
-"""Mocks, recorders and tracers that put a method of theirs in the place of the client's, before or after the client was
-made: a guarded client asks them, and not the network."""
+"""Mocks, recorders and tracers that replace a method of the client's transport, before or after the client was made: a
+guarded client calls the replacement.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ NOWHERE = "http://service.invalid/"
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
-    """Each kind of client, on real loops: the network is real where a mock fails."""
+    """Each kind of client, on real event loops: if a mock fails, the network is real."""
     made: Kind = request.param()
     made.real = True
     yield made
@@ -43,14 +44,14 @@ def retrying(attempts: int = 3) -> Pipeline:
 
 
 def method_of(kind: Kind) -> tuple[type[Any], str]:
-    """What mocks replace."""
+    """Return the method that mocks replace."""
     if kind.is_async:
         return kind.library.AsyncHTTPTransport, "handle_async_request"
     return kind.library.HTTPTransport, "handle_request"
 
 
 def fake(kind: Kind, *statuses: int) -> Any:
-    """A method in its place, on a class or on an object, which answers with these, and then 200."""
+    """Return a replacement of that method, for a class or an object, which answers with these, and then 200."""
     left = list(statuses)
 
     def answer(*args: Any) -> Any:
@@ -63,7 +64,7 @@ def fake(kind: Kind, *statuses: int) -> Any:
 
 
 def chaotic(kind: Kind, inner: Any = None) -> Any:
-    """A transport of faults that is switched off."""
+    """Return a chaos transport that is switched off."""
     made = kind.ours.AsyncChaosTransport if kind.is_async else kind.ours.ChaosTransport
     return made(Errors(share=1.0), transport=inner, enabled=False)
 
@@ -77,8 +78,8 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("make", CLIENTS.values(), ids=CLIENTS)
-def test_class_that_is_patched_later_is_asked(kind: Kind, make: Any) -> None:
-    """And no longer when the patch has ended."""
+def test_class_that_is_patched_later_is_used(kind: Kind, make: Any) -> None:
+    """After the patch the original method is used again."""
     client = make(kind)
     owner, name = method_of(kind)
     with patch.object(owner, name, fake(kind)):
@@ -89,22 +90,22 @@ def test_class_that_is_patched_later_is_asked(kind: Kind, make: Any) -> None:
         assert kind.send(made_meanwhile, url=NOWHERE).status_code == 404
 
 
-def test_object_that_is_patched_later_is_asked(kind: Kind) -> None:
-    """As tracers of one client do."""
+def test_object_that_is_patched_later_is_used(kind: Kind) -> None:
+    """Tracers of a single client patch its object."""
     client = kind.open(retrying())
     _, name = method_of(kind)
     with patch.object(client._transport.transport, name, fake(kind)):
         assert kind.send(client, url=NOWHERE).text == "mocked"
 
 
-def test_transport_that_is_replaced_later_is_asked(kind: Kind) -> None:
-    """`transport.transport = MockTransport(...)`."""
+def test_transport_that_is_replaced_later_is_used(kind: Kind) -> None:
+    """The test sets `transport.transport = MockTransport(...)`."""
     client = kind.open(retrying())
     client._transport.transport = kind.script(404).inner
     assert kind.send(client, url=NOWHERE).status_code == 404
 
 
-def test_patch_is_asked_at_every_attempt_and_by_requests_that_are_not_guarded(kind: Kind) -> None:
+def test_patch_is_used_by_every_attempt_and_by_requests_that_are_not_guarded(kind: Kind) -> None:
     """Failures of a mock are repeated like others."""
     client = kind.open(retrying(3))
     owner, name = method_of(kind)
@@ -117,8 +118,8 @@ def test_patch_is_asked_at_every_attempt_and_by_requests_that_are_not_guarded(ki
         assert kind.send(client, "POST", NOWHERE).status_code == 503
 
 
-def test_copies_of_a_hedge_ask_the_patch(kind: Kind) -> None:
-    """Each of them."""
+def test_copies_of_a_hedge_use_the_patch(kind: Kind) -> None:
+    """Each copy calls it."""
     client = kind.open(Pipeline(Hedge(0.001, thread=not kind.is_async)))
     owner, name = method_of(kind)
     with patch.object(owner, name, fake(kind, 503)):
@@ -129,7 +130,7 @@ def test_copies_of_a_hedge_ask_the_patch(kind: Kind) -> None:
 
 
 def test_pytest_httpx(of_httpx: Kind, request: pytest.FixtureRequest) -> None:
-    """Its fixture comes after the client of a module."""
+    """Its fixture is set up after the client of a module."""
     client = of_httpx.open(retrying())
     httpx_mock: Any = request.getfixturevalue("httpx_mock")
     httpx_mock.add_response(status_code=503)
@@ -140,7 +141,7 @@ def test_pytest_httpx(of_httpx: Kind, request: pytest.FixtureRequest) -> None:
 
 
 def test_respx(of_httpx: Kind) -> None:
-    """Which puts its mock beneath the client's transport."""
+    """respx puts its mock beneath the client's transport."""
     client = of_httpx.open(retrying())
     with respx.mock:
         route = respx.get(NOWHERE).mock(side_effect=[httpx.Response(503), httpx.ReadError, httpx.Response(200)])
@@ -149,7 +150,7 @@ def test_respx(of_httpx: Kind) -> None:
 
 
 def test_respx_as_a_transport(of_httpx: Kind) -> None:
-    """Its router's own."""
+    """The transport is that of a respx router."""
     router = respx.Router()
     router.get(URL).mock(side_effect=[httpx.Response(503), httpx.Response(200)])
     mock = httpx.MockTransport(router.async_handler if of_httpx.is_async else router.handler)
@@ -157,7 +158,7 @@ def test_respx_as_a_transport(of_httpx: Kind) -> None:
 
 
 def test_vcrpy_records_each_attempt_and_plays_each_again(kind: Kind, tmp_path: Path) -> None:
-    """And asks nobody then."""
+    """The replay sends nothing."""
     cassette = str(tmp_path / "users.yaml")
     statuses, asked = [503, 200], []
 

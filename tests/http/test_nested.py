@@ -1,4 +1,4 @@
-"""Retries do not multiply: where a call around a request repeats, or a copy of a hedge, the transport sends it once."""
+"""Retries do not multiply: under a call that repeats, or in a copy of a hedge, the transport sends a request once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def failing(kind: Kind, times: int = 50) -> Script:
 
 
 def fetching(kind: Kind, client: Any, *around: Policy, checked: bool = True) -> Callable[[], Any]:
-    """A function that asks once, under policies of its own; an error status is its failure."""
+    """Return a function that sends one request, under its own policies; an error status is a failure."""
 
     def plainly() -> Any:
         response = client.get(URL)
@@ -45,7 +45,7 @@ def run_to_its_end(kind: Kind, fetch: Callable[[], Any]) -> None:
 
 
 def test_alone_a_transport_repeats(kind: Kind) -> None:
-    """The base line of what follows."""
+    """The other tests compare with this one."""
     script = failing(kind)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script)))
     assert len(script.sent) == 3
@@ -53,21 +53,21 @@ def test_alone_a_transport_repeats(kind: Kind) -> None:
 
 @pytest.mark.parametrize("attempts", [1, 4])
 def test_retry_around_repeats_alone(kind: Kind, attempts: int) -> None:
-    """One that tries once does not repeat."""
+    """A Retry with one attempt does not count."""
     script = failing(kind)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script), Retry(attempts, wait=0)))
     assert len(script.sent) == (3 if attempts == 1 else 4)
 
 
 def test_retry_around_multiplies_where_that_is_wanted(kind: Kind) -> None:
-    """`nested="multiply"`."""
+    """The option is `nested="multiply"`."""
     script = failing(kind)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script, nested="multiply"), Retry(4, wait=0)))
     assert len(script.sent) == 12
 
 
 def test_retry_anywhere_around_counts(kind: Kind) -> None:
-    """Further out, with others between, and in a pipeline in a pipeline."""
+    """It may be further out, with others between, and in a pipeline in a pipeline."""
     for around in (
         [Retry(4, wait=0), Bulkhead(5), Timeout(50)],
         [Pipeline(Timeout(50), Retry(4, wait=0)), CircuitBreaker()],
@@ -79,22 +79,22 @@ def test_retry_anywhere_around_counts(kind: Kind) -> None:
 
 
 def test_policies_around_that_do_not_repeat_change_nothing(kind: Kind) -> None:
-    """The transport's retries are the only ones."""
+    """Only the transport's Retry repeats."""
     script = failing(kind)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script), Bulkhead(5), CircuitBreaker(), Timeout(50)))
     assert len(script.sent) == 3
 
 
 def test_retry_in_the_transports_own_pipeline_is_not_taken_for_one_around(kind: Kind) -> None:
-    """However deep it stands."""
+    """This holds at every depth of the pipeline."""
     script = failing(kind)
     client = kind.open(Pipeline(Timeout(50), Pipeline(Bulkhead(5), retrying())), script)
     run_to_its_end(kind, fetching(kind, client))
     assert len(script.sent) == 3
 
 
-def test_reason_is_told(kind: Kind) -> None:
-    """To who listens."""
+def test_events_have_the_reason(kind: Kind) -> None:
+    """Listeners get the reason why the Retry gave up."""
     pipeline = retrying()
     heard = heard_by(pipeline)
     run_to_its_end(kind, fetching(kind, kind.open(pipeline, failing(kind)), Retry(2, wait=0)))
@@ -102,7 +102,7 @@ def test_reason_is_told(kind: Kind) -> None:
 
 
 def test_first_retry_that_ended_leaves_later_requests_alone(kind: Kind) -> None:
-    """Only what is around a request now counts."""
+    """Only a call around the present request counts."""
     script = failing(kind)
     client = kind.open(retrying(), script)
     run_to_its_end(kind, fetching(kind, client, Retry(2, wait=0)))
@@ -112,7 +112,7 @@ def test_first_retry_that_ended_leaves_later_requests_alone(kind: Kind) -> None:
 
 
 def test_block_around_repeats_alone(kind: Kind) -> None:
-    """`async for attempt in pipeline.attempts()`."""
+    """The block is `async for attempt in pipeline.attempts()`."""
     script = failing(kind)
     client, around = kind.open(retrying(), script), retrying(4)
 
@@ -131,7 +131,7 @@ def test_block_around_repeats_alone(kind: Kind) -> None:
 
 
 def test_transport_of_ours_within_another_sends_once(kind: Kind) -> None:
-    """The outer one repeats."""
+    """The outer transport repeats."""
     script = failing(kind)
     inner = kind.transport_of(retrying(3), transport=script.inner)
     assert kind.send(kind.open(retrying(2), None, transport=inner)).status_code == 503
@@ -142,7 +142,7 @@ def test_transport_of_ours_within_another_sends_once(kind: Kind) -> None:
 
 
 def test_copies_of_a_hedge_around_send_once_each(kind: Kind) -> None:
-    """Beside their caller, they are still its copies: two requests, not six."""
+    """Background copies count as copies: there are two requests, not six."""
     script = failing(kind)
     hedge = Hedge(0.0, thread=not kind.is_async)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script), hedge))
@@ -150,7 +150,7 @@ def test_copies_of_a_hedge_around_send_once_each(kind: Kind) -> None:
 
 
 def test_retry_around_a_hedge_around_counts(kind: Kind) -> None:
-    """It is seen from within the copies: four requests of four."""
+    """The copies see it: each of the four requests is sent once."""
     script = failing(kind)
     hedge = Hedge(0.0, thread=not kind.is_async)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script), Pipeline(Retry(2, wait=0), hedge)))
@@ -159,7 +159,7 @@ def test_retry_around_a_hedge_around_counts(kind: Kind) -> None:
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_hedge_within_the_transport_is_no_repetition_around(kind: Kind, inline: bool) -> None:
-    """A Retry inside it repeats in each copy, as it was told; one outside it, too."""
+    """A Retry inside it repeats in each copy, one outside it repeats as well."""
     if inline and not kind.is_async:
         inline = False
     for order in (0, 1):
@@ -174,7 +174,7 @@ def test_hedge_within_the_transport_is_no_repetition_around(kind: Kind, inline: 
 
 
 def test_unrelated_task_or_thread_is_not_taken_for_part_of_a_call(kind: Kind) -> None:
-    """A guarded call that runs at the same time, or that has begun the task, is not around it."""
+    """A guarded call that runs at the same time, or that has started the task, is not around it."""
     script = failing(kind)
     client = kind.open(retrying(), script)
 
@@ -218,7 +218,7 @@ def test_unrelated_task_or_thread_is_not_taken_for_part_of_a_call(kind: Kind) ->
 
 
 def test_requests_at_once_under_one_retry_are_each_sent_once(kind: Kind) -> None:
-    """`gather` begins tasks: there the caller's Retry is not seen, and each request has the transport's attempts."""
+    """`gather` starts tasks: the caller's Retry is not seen there, and each request has the transport's attempts."""
     if not kind.is_async:
         return
     script = failing(kind)
@@ -252,7 +252,7 @@ def test_requests_at_once_under_one_retry_are_each_sent_once(kind: Kind) -> None
     ids=str,
 )
 def test_callers_who_repeat_are_known_by_their_headers(kind: Kind, headers: dict[str, str], requests: int) -> None:
-    """Stainless SDKs from their first repetition on, botocore from the first request on."""
+    """Stainless SDKs send a header from their first repetition on, botocore from the first request on."""
     script = failing(kind)
     kind.send(kind.open(retrying(), script), headers=headers)
     assert len(script.sent) == requests

@@ -1,4 +1,4 @@
-"""Every option of the transports, and what a request may say for itself."""
+"""Every option of the transports, and the options of single requests."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def retrying(attempts: int = 3, **options: Any) -> Pipeline:
 
 
 def breaking() -> Pipeline:
-    """The first failure opens the circuit."""
+    """Return a pipeline whose circuit opens at the first failure."""
     return Pipeline(CircuitBreaker(fail_max=1, failure_rate=None, break_duration=3600))
 
 
 def own(**options: Any) -> dict[str, Any]:
-    """What a request says for itself."""
+    """Return the extensions with the options of a request."""
     return {"extensions": {"resilient": options}}
 
 
@@ -76,7 +76,7 @@ def refused(kind: Kind, client: Any, url: str, **options: Any) -> bool:
     ],
 )
 def test_by_says_which_requests_share_a_circuit(kind: Kind, by: Any, same: str, other: str) -> None:
-    """Origins by default; hosts; or what a function makes of the request."""
+    """The key is the origin by default, the host, or the result of a function of the request."""
     client = kind.open(breaking(), kind.script(503), by=by)
     headers = {"X-Tenant": "one"}
     kind.send(client, url="http://example.com/users/1", headers=headers)
@@ -85,7 +85,7 @@ def test_by_says_which_requests_share_a_circuit(kind: Kind, by: Any, same: str, 
 
 
 def test_by_that_raises_is_the_callers_error(kind: Kind) -> None:
-    """And nothing is sent."""
+    """Nothing is sent."""
 
     def by(request: Any) -> str:
         raise LookupError("no tenant")
@@ -97,7 +97,7 @@ def test_by_that_raises_is_the_callers_error(kind: Kind) -> None:
 
 
 def test_key_of_a_request_stands_in_for_by(kind: Kind) -> None:
-    """Whatever its origin."""
+    """It replaces the key of every origin."""
     client = kind.open(breaking(), kind.script(503))
     kind.send(client, **own(key="reports"))
     assert not refused(kind, client, URL)
@@ -105,7 +105,7 @@ def test_key_of_a_request_stands_in_for_by(kind: Kind) -> None:
 
 
 def test_function_that_is_made_anew_for_each_client_finds_the_same_circuits(kind: Kind) -> None:
-    """A client for each request is no reason for a circuit that never opens, nor for one that is never forgotten."""
+    """A client for each request must not keep a circuit from opening, or from being dropped."""
     pipeline = Pipeline(CircuitBreaker(fail_max=3, failure_rate=None, break_duration=3600))
     script = kind.script(*[503] * 10)
 
@@ -123,7 +123,7 @@ def test_function_that_is_made_anew_for_each_client_finds_the_same_circuits(kind
 
 
 def test_functions_by_which_transports_share_a_breaker_are_told_apart_by_their_keys(kind: Kind) -> None:
-    """Equal keys are one circuit; others are others."""
+    """Equal keys share a circuit; different keys do not."""
     pipeline, script = breaking(), kind.script(503)
     by_path = kind.open(pipeline, script, by=lambda request: request.url.path)
     by_host = kind.open(pipeline, script, by=lambda request: request.url.host)
@@ -134,7 +134,7 @@ def test_functions_by_which_transports_share_a_breaker_are_told_apart_by_their_k
 
 
 def test_hedge_knows_the_latencies_of_a_key_whichever_function_gave_it(kind: Kind) -> None:
-    """As circuits."""
+    """Latencies are kept by key, as circuits are."""
     pipeline = Pipeline(Hedge(quantile(0.95, initial=1.0), thread=not kind.is_async))
     for _ in range(3):
         client = kind.open(pipeline, kind.script(), by=lambda request: request.url.path)
@@ -145,7 +145,7 @@ def test_hedge_knows_the_latencies_of_a_key_whichever_function_gave_it(kind: Kin
 
 
 def test_max_keys_bounds_what_is_remembered(kind: Kind) -> None:
-    """Of thousands of hosts, the last few."""
+    """Of thousands of hosts the last few are kept."""
     client = kind.open(breaking(), kind.script(), max_keys=3)
     for number in range(10):
         kind.send(client, url=f"http://host{number}.example/")
@@ -153,7 +153,7 @@ def test_max_keys_bounds_what_is_remembered(kind: Kind) -> None:
 
 
 def test_idle_circuit_is_forgotten(kind: Kind) -> None:
-    """When so many seconds have gone by without a request."""
+    """It is dropped after so many seconds without a request."""
     client = kind.open(breaking(), kind.script(), idle=0.01)
     kind.send(client, url="http://one.example/")
     kind.run(kind.pause(0.05))
@@ -162,7 +162,7 @@ def test_idle_circuit_is_forgotten(kind: Kind) -> None:
 
 
 def test_adaptive_limit_is_one_for_each_origin_and_whoever_shares_it_shares_them(kind: Kind) -> None:
-    """A full one does not refuse what goes elsewhere."""
+    """A full limit does not refuse requests to another origin."""
     pipeline = Pipeline(AdaptiveLimit(1, name="limit"))
     first, second = kind.open(pipeline, kind.script()), kind.open(pipeline, kind.script())
     limit: Any = keyed(first).gate_for(keyed(first)._key(kind.library.Request("GET", URL)))
@@ -181,7 +181,7 @@ GOOD, BAD = "http://good.example/", "http://bad.example/"
 
 
 def two_servers(kind: Kind, log: list[str]) -> Any:
-    """One that answers, and one that fails."""
+    """Two servers: one that answers, and one that fails."""
 
     def answer(request: Any) -> Any:
         log.append(request.url.host)
@@ -191,7 +191,7 @@ def two_servers(kind: Kind, log: list[str]) -> Any:
 
 
 def test_each_origin_has_a_budget_to_itself(kind: Kind) -> None:
-    """The repetitions that one has earned are not spent on another one's outage, whatever `by` says."""
+    """Retries that one origin has earned are not spent on another's outage, for each value of `by`."""
     budget, log = Budget(0.5, reserve=0, cap=10, ttl=1e6), []
     pipeline = Pipeline(Retry(3, wait=0, budget=budget))
     client = kind.open(pipeline, transport=two_servers(kind, log), by="host")
@@ -205,7 +205,7 @@ def test_each_origin_has_a_budget_to_itself(kind: Kind) -> None:
 
 
 def test_copies_of_a_hedge_are_paid_for_by_their_origin(kind: Kind) -> None:
-    """As repetitions are."""
+    """Hedges are paid for as retries are."""
     budget, log = Budget(0.5, reserve=0, cap=10, ttl=1e6), []
     pipeline = Pipeline(Hedge(3600, budget=budget, thread=not kind.is_async))
     client = kind.open(pipeline, transport=two_servers(kind, log))
@@ -215,7 +215,7 @@ def test_copies_of_a_hedge_are_paid_for_by_their_origin(kind: Kind) -> None:
 
 
 def test_transports_that_share_a_budget_share_that_of_each_origin(kind: Kind) -> None:
-    """Share the instance, share what it pays for."""
+    """Transports that share the instance share its budgets."""
     budget, log = Budget(0.5, reserve=0, cap=10, ttl=1e6), []
     first, second = (
         kind.open(Pipeline(Retry(3, wait=0, budget=budget)), transport=two_servers(kind, log)) for _ in range(2)
@@ -230,7 +230,7 @@ def test_transports_that_share_a_budget_share_that_of_each_origin(kind: Kind) ->
 
 
 def test_a_share_of_the_permits_for_each_host_keeps_one_that_hangs_from_taking_all(kind: Kind) -> None:
-    """One set of permits is for the whole client, as its connections are; `Keyed` gives each host a share of them."""
+    """One set of permits is for the whole client, as its connections are; `Keyed` gives each host a share."""
     shares = Keyed(lambda: Bulkhead(2), key=lambda request: request.url.host)
     pipeline = Pipeline(shares, Bulkhead(4))
     client = kind.open(pipeline, kind.script())
@@ -247,7 +247,7 @@ def test_a_share_of_the_permits_for_each_host_keeps_one_that_hangs_from_taking_a
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 def test_idempotency_key_is_the_same_on_every_attempt_and_another_for_each_request(kind: Kind, method: str) -> None:
-    """So a server recognises the repetition, and only that."""
+    """So a server recognises only the repetition."""
     script = kind.script(503, 503, 200, 503)
     client = kind.open(retrying(), script, idempotency_key=True)
     assert kind.send(client, method).status_code == 200
@@ -260,14 +260,14 @@ def test_idempotency_key_is_the_same_on_every_attempt_and_another_for_each_reque
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 def test_idempotency_key_is_not_added_where_it_is_not_needed(kind: Kind, method: str) -> None:
-    """Those methods are idempotent."""
+    """Idempotent methods need none."""
     script = kind.script(503)
     kind.send(kind.open(retrying(), script, idempotency_key=True), method)
     assert script.headers("Idempotency-Key") == [None, None]
 
 
 def test_idempotency_key_may_have_another_name(kind: Kind) -> None:
-    """And the standard one then says nothing."""
+    """The standard header is not sent then."""
     script = kind.script(503)
     client = kind.open(retrying(), script, idempotency_key="X-Request-Token")
     assert kind.send(client, "POST").status_code == 200
@@ -279,7 +279,7 @@ def test_idempotency_key_may_have_another_name(kind: Kind) -> None:
 
 
 def test_users_own_idempotency_key_is_kept(kind: Kind) -> None:
-    """In whatever case its name is written; and it is enough by itself."""
+    """The case of its header does not matter; it makes the request repeatable without the option."""
     for options in ({}, {"idempotency_key": True}):
         script = kind.script(503)
         client = kind.open(retrying(), script, **options)
@@ -288,14 +288,14 @@ def test_users_own_idempotency_key_is_kept(kind: Kind) -> None:
 
 
 def test_no_idempotency_key_by_default_and_no_repetition(kind: Kind) -> None:
-    """A server that does not know it would do the work twice."""
+    """A server without support for the key would do the work twice."""
     script = kind.script(503)
     assert kind.send(kind.open(retrying(), script), "POST").status_code == 503
     assert script.headers("Idempotency-Key") == [None]
 
 
 def test_idempotency_key_allows_hedges(kind: Kind) -> None:
-    """Copies with one key."""
+    """The copies have the same key."""
     script = kind.script(kind.late(201))
     client = kind.open(Pipeline(Hedge(0.05, thread=not kind.is_async)), script, idempotency_key=True)
     assert kind.send(client, "POST").status_code == 200
@@ -304,7 +304,7 @@ def test_idempotency_key_allows_hedges(kind: Kind) -> None:
 
 
 def test_users_request_is_not_changed(kind: Kind) -> None:
-    """What we add is for the attempts: he may send the same object again, as a new request."""
+    """Our headers are for the attempts only: the user may send the same object again, as a new request."""
     script = kind.script(503)
     client = kind.open(
         Pipeline(Timeout(5), Retry(2, wait=0)), script, idempotency_key=True, attempt_header=True, deadline_header=True
@@ -321,7 +321,7 @@ def test_users_request_is_not_changed(kind: Kind) -> None:
 
 
 def test_nothing_of_ours_goes_to_where_a_redirect_leads(kind: Kind) -> None:
-    """Each request of a chain has a key, a deadline and attempts of its own."""
+    """Each request of a chain has its own key, deadline and attempts."""
     script = kind.script((307, {"Location": "http://elsewhere.example/"}), 503)
     client = kind.open(
         Pipeline(Timeout(5), Retry(2, wait=0)), script, idempotency_key=True, attempt_header=True, deadline_header=True
@@ -339,7 +339,7 @@ def test_nothing_of_ours_goes_to_where_a_redirect_leads(kind: Kind) -> None:
 
 @pytest.mark.parametrize(("buffer", "requests"), [(8, 2), (7, 1), (0, 1)])
 def test_buffer_says_how_long_a_stream_may_be_to_be_repeated(kind: Kind, buffer: int, requests: int) -> None:
-    """To the byte."""
+    """The limit is exact to the byte."""
     script = kind.script(503)
     client = kind.open(retrying(2), script, buffer=buffer)
     kind.send(client, "PUT", content=kind.body(b"four", b"more"))
@@ -347,7 +347,7 @@ def test_buffer_says_how_long_a_stream_may_be_to_be_repeated(kind: Kind, buffer:
 
 
 def test_body_timeout_ends_a_slow_body_and_counts_against_the_circuit(kind: Kind) -> None:
-    """Its reader has `TimedOut`, which is the client's timeout too."""
+    """Its reader gets `TimedOut`, which is also the client's timeout error."""
     script = kind.script(lambda request: kind.library.Response(200, stream=kind.slow_stream(0.1, b"a", b"b", b"c")))
     client = kind.open(breaking(), script, body_timeout=0.15)
     with pytest.raises(kind.ours.TimedOut, match=r"the body took more than 0\.15 s") as caught:
@@ -361,7 +361,7 @@ def test_body_timeout_ends_a_slow_body_and_counts_against_the_circuit(kind: Kind
 
 @pytest.mark.parametrize(("option", "name"), [(True, "X-Attempt"), ("x-try", "X-Try")])
 def test_attempt_header_counts_attempts(kind: Kind, option: Any, name: str) -> None:
-    """From 1, and anew for each request."""
+    """It counts from 1, for each request."""
     script = kind.script(503, 503, 200, 503)
     client = kind.open(retrying(), script, attempt_header=option)
     kind.send(client)
@@ -371,7 +371,7 @@ def test_attempt_header_counts_attempts(kind: Kind, option: Any, name: str) -> N
 
 @pytest.mark.parametrize(("option", "name"), [(True, "X-Deadline-Ms"), ("x-left", "X-Left")])
 def test_deadline_header_tells_the_milliseconds_that_are_left(kind: Kind, option: Any, name: str) -> None:
-    """For this attempt: the least of all limits; whole ones, never more than there are."""
+    """The value is the shortest limit of this attempt, rounded down to whole milliseconds."""
     script = kind.script(503, 503)
     client = kind.open(
         Pipeline(Timeout(10), Retry(3, wait=4 if kind.is_async else 0.05)), script, deadline_header=option
@@ -386,14 +386,14 @@ def test_deadline_header_tells_the_milliseconds_that_are_left(kind: Kind, option
 
 
 def test_deadline_header_is_not_sent_where_there_is_no_deadline(kind: Kind) -> None:
-    """There is nothing to tell."""
+    """A request without a limit has no such header."""
     script = kind.script()
     kind.send(kind.open(retrying(), script, deadline_header=True))
     assert script.headers("X-Deadline-Ms") == [None]
 
 
 def test_no_header_by_default(kind: Kind) -> None:
-    """A server sees what its user has sent, and nothing of ours."""
+    """The server gets the user's request without headers of ours."""
     script = kind.script(503)
     client = kind.open(Pipeline(Timeout(5), Retry(2, wait=0)), script)
     expected = list(client.build_request("POST", URL).headers.raw)
@@ -411,7 +411,7 @@ def limits(script: Script) -> list[dict[str, float | None]]:
 
 
 def test_deadline_caps_the_clients_timeouts(kind: Kind) -> None:
-    """Each phase has what is left for this attempt, or less where its user wants less."""
+    """Each phase gets the time that this attempt has left, or the user's shorter timeout."""
     script = kind.script(503)
     client = kind.open(
         Pipeline(Timeout(10), Retry(2, wait=4 if kind.is_async else 0.05)),
@@ -430,7 +430,7 @@ def test_deadline_caps_the_clients_timeouts(kind: Kind) -> None:
 
 
 def test_clients_timeouts_are_untouched_where_the_deadline_is_later(kind: Kind) -> None:
-    """The very same object goes on."""
+    """The same request object is sent."""
     script = kind.script()
     client = kind.open(Pipeline(Timeout(60)), script, client={"timeout": 5})
     request = client.build_request("GET", URL)
@@ -439,7 +439,7 @@ def test_clients_timeouts_are_untouched_where_the_deadline_is_later(kind: Kind) 
 
 
 def test_clients_timeouts_that_are_as_long_as_the_attempts_are_capped_for_plain_clients_only(kind: Kind) -> None:
-    """An asynchronous attempt is ended by its Timeout, and its request goes on as it is."""
+    """The Timeout ends an asynchronous attempt, so its request is unchanged."""
     script = kind.script()
     client = kind.open(Pipeline(Timeout(10)), script, client={"timeout": 10})
     request = client.build_request("GET", URL)
@@ -448,7 +448,7 @@ def test_clients_timeouts_that_are_as_long_as_the_attempts_are_capped_for_plain_
 
 
 def test_deadline_caps_a_client_without_timeouts(kind: Kind) -> None:
-    """A plain client would hang for ever."""
+    """A plain client would hang forever otherwise."""
     script = kind.script()
     kind.send(kind.open(Pipeline(Timeout(10)), script, client={"timeout": None}))
     assert all(9 < (limit or 0) <= 10 for limit in limits(script)[0].values())
@@ -456,7 +456,7 @@ def test_deadline_caps_a_client_without_timeouts(kind: Kind) -> None:
 
 
 def test_deadline_caps_phases_of_which_a_request_says_nothing(kind: Kind) -> None:
-    """One that it has no limit for may take as long as the attempt."""
+    """A phase without a timeout gets the time of the attempt."""
     script = kind.script()
     kind.send(kind.open(Pipeline(Timeout(10)), script), extensions={"timeout": {"read": 2}})
     told = limits(script)[0]
@@ -466,7 +466,7 @@ def test_deadline_caps_phases_of_which_a_request_says_nothing(kind: Kind) -> Non
 
 @pytest.mark.parametrize("how", ["around", "of the request"])
 def test_callers_deadline_caps_too(kind: Kind, how: str) -> None:
-    """`with deadline(...)`, or the request's own."""
+    """The deadline comes from `with deadline(...)`, or from the request's options."""
     script = kind.script()
     client = kind.open(Pipeline(Timeout(60)), script, client={"timeout": 30})
     if how == "around":
@@ -493,7 +493,7 @@ def timing_out(kind: Kind) -> Callable[[Any], Any]:
 
 
 def test_callers_deadline_is_no_evidence_to_the_circuit(kind: Kind) -> None:
-    """Whoever is in a hurry says nothing about the server."""
+    """A short deadline says nothing about the server."""
     script = kind.script(timing_out(kind), timing_out(kind))
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     client = kind.open(Pipeline(breaker, Timeout(60)), script, client={"timeout": 30})
@@ -506,7 +506,7 @@ def test_callers_deadline_is_no_evidence_to_the_circuit(kind: Kind) -> None:
 
 
 def test_attempts_own_limit_is_evidence_to_the_circuit(kind: Kind) -> None:
-    """The server had all the time that it may have."""
+    """The server had the whole time of an attempt."""
     script = kind.script(timing_out(kind))
     client = kind.open(Pipeline(CircuitBreaker(fail_max=1, failure_rate=None), Timeout(0.05)), script)
     with pytest.raises(kind.ours.TimedOut) as caught:
@@ -517,7 +517,7 @@ def test_attempts_own_limit_is_evidence_to_the_circuit(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", [each for each in KINDS if not each.is_async], indirect=True)
 def test_wait_for_a_connection_is_no_evidence_even_at_the_limit(kind: Kind) -> None:
-    """The pool is ours; the server has not been asked. (An asynchronous attempt is ended by its Timeout.)"""
+    """It is a wait for our own pool; the server has not been asked. (The Timeout ends an asynchronous attempt.)"""
 
     def plainly(request: Any) -> Any:
         kind.sleep_plainly(request.extensions["timeout"]["pool"])
@@ -532,7 +532,7 @@ def test_wait_for_a_connection_is_no_evidence_even_at_the_limit(kind: Kind) -> N
 
 
 def test_deadline_that_has_passed_sends_nothing(kind: Kind) -> None:
-    """It ends with `TimedOut` at once."""
+    """`TimedOut` is raised at once."""
     script = kind.script(503)
     pipeline = Pipeline(Timeout(60), Retry(3, wait=0))
     client = kind.open(pipeline, script)
@@ -559,7 +559,7 @@ def test_deadline_that_has_passed_sends_nothing(kind: Kind) -> None:
 
 
 def test_request_can_be_sent_past_the_pipeline(kind: Kind) -> None:
-    """`"off": True`: not even an open circuit holds it."""
+    """With `"off": True` even an open circuit does not stop it."""
     script = kind.script(503, 503)
     pipeline = breaking()
     heard, client = heard_by(pipeline), kind.open(pipeline, script)
@@ -575,7 +575,7 @@ def test_request_can_be_sent_past_the_pipeline(kind: Kind) -> None:
     ("method", "idempotent", "requests"), [("POST", True, 2), ("GET", False, 1), ("PUT", False, 1)]
 )
 def test_request_can_say_whether_it_may_be_repeated(kind: Kind, method: str, idempotent: bool, requests: int) -> None:
-    """Its user knows better than the method."""
+    """The option overrides the method."""
     script = kind.script(503)
     kind.send(kind.open(retrying(), script), method, **own(idempotent=idempotent))
     assert len(script.sent) == requests
@@ -583,7 +583,7 @@ def test_request_can_say_whether_it_may_be_repeated(kind: Kind, method: str, ide
 
 @pytest.mark.parametrize("idempotent", [True, False])
 def test_word_of_the_request_goes_before_its_key(kind: Kind, idempotent: bool) -> None:
-    """`False` forbids what a key would allow."""
+    """`False` forbids the repetition that a key would allow."""
     script = kind.script(503)
     options = own(idempotent=idempotent, idempotency_key="order-7")
     kind.send(kind.open(retrying(), script), "POST", **options)
@@ -591,14 +591,14 @@ def test_word_of_the_request_goes_before_its_key(kind: Kind, idempotent: bool) -
 
 
 def test_request_that_is_not_idempotent_is_still_repeated_where_it_never_left(kind: Kind) -> None:
-    """That is safe whatever it is."""
+    """That is safe for every request."""
     script = kind.script(kind.library.ConnectError("nobody"))
     assert kind.send(kind.open(retrying(), script), "GET", **own(idempotent=False)).status_code == 200
     assert len(script.sent) == 2
 
 
 def test_request_can_have_an_idempotency_key(kind: Kind) -> None:
-    """Under the transport's name for it; and so it may be repeated."""
+    """It is sent in the transport's header, and makes the request repeatable."""
     for option, name in (({}, "Idempotency-Key"), ({"idempotency_key": "X-Token"}, "X-Token")):
         script = kind.script(503)
         client = kind.open(retrying(), script, **option)
@@ -620,7 +620,7 @@ def test_request_can_have_an_idempotency_key(kind: Kind) -> None:
     ],
 )
 def test_idempotency_key_of_a_request_is_for_its_own_server(kind: Kind, there: str, has_it: bool) -> None:
-    """A redirect to another origin goes without it, and is not repeated there; the next request has it again."""
+    """A redirect to another origin has no key, and is not repeated there; the next request has it again."""
     script = kind.script((307, {"Location": there}), 503)
     client = kind.open(retrying(), script, client={"follow_redirects": True})
     options = own(idempotency_key="order-7")
@@ -631,7 +631,7 @@ def test_idempotency_key_of_a_request_is_for_its_own_server(kind: Kind, there: s
 
 
 def test_idempotency_key_does_not_go_with_a_redirect_that_its_user_follows(kind: Kind) -> None:
-    """`response.next_request` is the same request to another server."""
+    """`response.next_request` goes to another server with the same extensions."""
     script = kind.script((307, {"Location": "http://evil.example/"}))
     client = kind.open(retrying(), script)
     response = kind.send(client, "POST", **own(idempotency_key="order-7"))
@@ -651,7 +651,7 @@ def test_transports_own_key_takes_its_place_at_another_server(kind: Kind) -> Non
 
 @pytest.mark.parametrize(("usual", "asked"), [(3, 1), (3, 5), (1, 2), (None, 2)])
 def test_request_can_have_its_own_number_of_attempts(kind: Kind, usual: int | None, asked: int) -> None:
-    """Fewer or more than the pipeline has; the next request has the usual number."""
+    """It may be smaller or larger than the pipeline's; the next request has the usual number."""
     retry = Retry(usual, wait=0) if usual else Retry(stop=tenacity.stop_never, wait=tenacity.wait_none())
     script = kind.script(*[503] * 5)
     client = kind.open(Pipeline(retry), script)
@@ -663,7 +663,7 @@ def test_request_can_have_its_own_number_of_attempts(kind: Kind, usual: int | No
 
 
 def test_attempts_of_a_request_are_bounded_by_all_else(kind: Kind) -> None:
-    """What is not safe is not repeated; the budget pays; no Retry, no repetition."""
+    """An unsafe request is not repeated, the budget pays, and without a Retry there is no repetition."""
     for method, pipeline in (
         ("POST", retrying()),
         ("GET", Pipeline(Retry(3, wait=0, budget=Budget(reserve=0)))),
@@ -711,10 +711,10 @@ def test_request_can_have_a_deadline(kind: Kind) -> None:
     ],
     ids=repr,
 )
-def test_request_that_says_nonsense_is_refused_at_once(
+def test_invalid_options_of_a_request_are_refused(
     kind: Kind, options: Any, error: type[Exception], message: str
 ) -> None:
-    """With what would be right; nothing is sent."""
+    """The error names the valid options; nothing is sent."""
     script = kind.script()
     client = kind.open(breaking(), script)
     with pytest.raises(error, match=message) as caught:
@@ -723,8 +723,8 @@ def test_request_that_says_nonsense_is_refused_at_once(
     assert "secret" not in str(caught.value)
 
 
-def test_request_that_says_nothing_is_like_any_other(kind: Kind) -> None:
-    """None, and an empty dict."""
+def test_empty_options_of_a_request_change_nothing(kind: Kind) -> None:
+    """The options are None, or an empty dict."""
     for options in (None, {}):
         script = kind.script(503)
         assert kind.send(kind.open(retrying(), script), extensions={"resilient": options}).status_code == 200
@@ -771,7 +771,7 @@ async def a_coroutine(request: Any) -> str:
 def test_bad_option_is_refused_at_once(
     kind: Kind, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """With the value, and with what would be right; by our client, too."""
+    """The error has the value, and what would be right; our client raises it, too."""
     with pytest.raises(error, match=message):
         kind.transport_of(retrying(), **options)
     with pytest.raises(error, match=message):
@@ -779,14 +779,14 @@ def test_bad_option_is_refused_at_once(
 
 
 def test_numbers_of_other_types_are_taken(kind: Kind) -> None:
-    """A fraction is a number of seconds."""
+    """A fraction is a valid number of seconds."""
     from fractions import Fraction
 
     kind.transport_of(retrying(), idle=Fraction(1, 2), body_timeout=Fraction(1, 2))
 
 
 def test_pipeline_and_its_events_are_unchanged_by_options(kind: Kind) -> None:
-    """A request tells the same story with all of them as with none."""
+    """A request emits the same events with all options as with none."""
     stories = []
     for options in ({}, {"attempt_header": True, "deadline_header": True, "body_timeout": 5.0, "buffer": 1}):
         pipeline = Pipeline(Timeout(5), Retry(2, wait=0))
@@ -798,7 +798,7 @@ def test_pipeline_and_its_events_are_unchanged_by_options(kind: Kind) -> None:
 
 
 def test_transport_knows_what_it_was_made_with(kind: Kind) -> None:
-    """Its pipeline, and each of its own options: another one like it can be made."""
+    """It has its pipeline and each of its own options, so that another one like it can be made."""
     pipeline = retrying()
     transport = kind.transport_of(pipeline, transport=kind.script().inner, by="host", buffer=7)
 

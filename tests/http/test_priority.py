@@ -1,4 +1,4 @@
-"""Requests tell their server how important they are."""
+"""The priority header of requests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def retrying() -> Pipeline:
 
 
 def own(**options: Any) -> dict[str, Any]:
-    """What a request says for itself."""
+    """Return the extensions with the options of a request."""
     return {"resilient": options}
 
 
 @pytest.mark.parametrize(("option", "name"), [(True, "X-Priority"), ("x-class", "X-Class")])
 def test_priority_header_tells_the_class_of_the_call(kind: Kind, option: Any, name: str) -> None:
-    """With every attempt; "normal" where nobody has said another."""
+    """Every attempt has it; the default is "normal"."""
     script = kind.script(503, 200, 200)
     client = kind.open(retrying(), script, priority_header=option)
     kind.run(lambda: client.get(URL), lambda: priority("critical"))
@@ -32,7 +32,7 @@ def test_priority_header_tells_the_class_of_the_call(kind: Kind, option: Any, na
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_request_may_say_its_own_class(kind: Kind, method: str) -> None:
-    """In place of the one around it, and for it alone."""
+    """Its option replaces the priority around it, for this request only."""
     script = kind.script()
     client = kind.open(retrying(), script, priority_header=True)
     kind.run(
@@ -45,7 +45,7 @@ def test_request_may_say_its_own_class(kind: Kind, method: str) -> None:
 
 
 def test_class_of_a_request_is_known_to_its_pipeline(kind: Kind) -> None:
-    """A limit that keeps its places for others refuses it."""
+    """A limit that keeps its last places for others refuses it."""
     shares: Any = {"critical": 1, "normal": 1, "sheddable": 0.5}
     limit = AdaptiveLimit(2, shares=shares)
     client = kind.open(Pipeline(limit), kind.script())
@@ -60,7 +60,7 @@ def test_class_of_a_request_is_known_to_its_pipeline(kind: Kind) -> None:
 
 
 def test_no_priority_is_told_by_default(kind: Kind) -> None:
-    """Nor where a request has one for its pipeline."""
+    """A request with a priority for its pipeline does not send it either."""
     script = kind.script()
     client = kind.open(retrying(), script)
     kind.send(client, extensions=own(priority="critical"))
@@ -68,7 +68,7 @@ def test_no_priority_is_told_by_default(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("value", ["urgent", "", "Critical", None, 1, ["critical"]], ids=repr)
-def test_class_that_nobody_knows_is_refused_at_once(kind: Kind, value: Any) -> None:
+def test_unknown_priority_is_refused_at_once(kind: Kind, value: Any) -> None:
     """Nothing is sent."""
     script = kind.script()
     client = kind.open(retrying(), script, priority_header=True)
@@ -85,8 +85,8 @@ def test_class_that_nobody_knows_is_refused_at_once(kind: Kind, value: Any) -> N
         (None, TypeError, "priority_header must be a string, got None"),
     ],
 )
-def test_header_that_is_none_is_refused(kind: Kind, value: Any, error: type[Exception], message: str) -> None:
-    """When the transport is made, or the client."""
+def test_invalid_header_is_refused(kind: Kind, value: Any, error: type[Exception], message: str) -> None:
+    """The constructor of the transport or the client raises."""
     with pytest.raises(error, match=message):
         kind.transport_of(retrying(), priority_header=value)
     with pytest.raises(error, match=message):

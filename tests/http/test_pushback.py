@@ -1,4 +1,4 @@
-"""What a server asks for is kept: never sooner than told, and never a wait that nobody can use."""
+"""The waits that a server asks for: never shorter, and none that a caller cannot use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.http.kinds import Kind, heard_by, named
 
 
 def slept(seconds: float, kind: Kind) -> float:
-    """Plain transports wait in real time: less there."""
+    """Return a shorter time for plain transports, which wait in real time."""
     return seconds if kind.is_async else seconds / 1000
 
 
@@ -22,7 +22,7 @@ def slept(seconds: float, kind: Kind) -> float:
 
 @pytest.mark.parametrize("status", [429, 503, 500])
 def test_retry_after_in_seconds_is_waited_for(kind: Kind, status: int) -> None:
-    """Whatever the failure."""
+    """This holds for every failure status."""
     asked = slept(30, kind)
     script = kind.script((status, {"Retry-After": str(asked)}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -30,7 +30,7 @@ def test_retry_after_in_seconds_is_waited_for(kind: Kind, status: int) -> None:
 
 
 def test_retry_after_as_a_date_is_waited_for(kind: Kind) -> None:
-    """By the wall clock; a date has whole seconds."""
+    """The wall clock counts; a date has whole seconds."""
     seconds = 30 if kind.is_async else 1.1
     script = kind.script((503, {"Retry-After": formatdate(time.time() + seconds, usegmt=True)}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -66,7 +66,7 @@ def test_retry_after_ms_comes_first(kind: Kind) -> None:
     ],
 )
 def test_reset_of_a_rate_limit_is_waited_for(kind: Kind, headers: dict[str, str], seconds: float) -> None:
-    """The latest of those that nothing remains of, unless the server says itself when to come back."""
+    """The latest reset with nothing remaining counts, unless the server sends `Retry-After`."""
     if kind.is_async:
         script = kind.script((429, headers))
         assert kind.send(kind.open(Pipeline(Retry(2, wait=0, max_retry_after=1000)), script)).status_code == 200
@@ -78,7 +78,7 @@ def test_reset_of_a_rate_limit_is_waited_for(kind: Kind, headers: dict[str, str]
 
 
 def test_reset_in_seconds_since_1970_is_waited_for(kind: Kind) -> None:
-    """As GitHub sends it."""
+    """GitHub sends it."""
     seconds = 30 if kind.is_async else 0.05
     script = kind.script((429, {"X-RateLimit-Reset": str(time.time() + seconds)}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -87,14 +87,14 @@ def test_reset_in_seconds_since_1970_is_waited_for(kind: Kind) -> None:
 
 @pytest.mark.parametrize("status", [500, 503, 408])
 def test_reset_of_a_rate_limit_says_nothing_beside_another_failure(kind: Kind, status: int) -> None:
-    """Servers send it with every answer."""
+    """Servers send it with every response."""
     script = kind.script((status, {"X-RateLimit-Reset": "50"}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
     assert script.waits()[0] < 50
 
 
 def test_pause_is_followed_by_the_usual_jitter(kind: Kind) -> None:
-    """So that those who were told the same do not come back at the same moment."""
+    """So callers with the same pause do not return at the same moment."""
     asked = slept(10, kind)
     waits = []
     for _ in range(12):
@@ -107,7 +107,7 @@ def test_pause_is_followed_by_the_usual_jitter(kind: Kind) -> None:
 
 
 def test_pauses_of_one_request_are_each_its_own(kind: Kind) -> None:
-    """The second answer's wish is not the first one's."""
+    """The pause of the second response does not depend on the first."""
     first, second = slept(5, kind), slept(20, kind)
     script = kind.script((429, {"Retry-After": str(first)}), 503, (429, {"Retry-After": str(second)}))
     assert kind.send(kind.open(Pipeline(Retry(4, wait=0)), script)).status_code == 200
@@ -118,7 +118,7 @@ def test_pauses_of_one_request_are_each_its_own(kind: Kind) -> None:
 
 @pytest.mark.parametrize("reason", ["delay", "failure"])
 def test_no_copy_is_sent_sooner_than_asked(kind: Kind, reason: str) -> None:
-    """A Hedge does not answer "leave me alone" with another copy at once."""
+    """A Hedge does not send another copy during a pause."""
     script = kind.script((429, {"Retry-After": "30"}))
     pipeline = Pipeline(Hedge(0.2 if reason == "delay" else 100.0, thread=not kind.is_async))
     response = kind.send(kind.open(pipeline, script))
@@ -129,7 +129,7 @@ def test_no_copy_is_sent_sooner_than_asked(kind: Kind, reason: str) -> None:
 
 
 def test_pause_beyond_the_cap_ends_the_trying_at_once(kind: Kind) -> None:
-    """The response comes back, with its body, and there was no wait."""
+    """The response is returned with its body, without a wait."""
     script = kind.script((429, {"Retry-After": "61"}))
     pipeline = Pipeline(Retry(3, wait=0))
     heard = heard_by(pipeline)
@@ -142,7 +142,7 @@ def test_pause_beyond_the_cap_ends_the_trying_at_once(kind: Kind) -> None:
 
 
 def test_cap_can_be_chosen(kind: Kind) -> None:
-    """`Retry(max_retry_after=...)`; the cap itself is still waited for."""
+    """With `Retry(max_retry_after=...)`; a pause as long as the cap is waited for."""
     cap = slept(5, kind)
     script = kind.script((429, {"Retry-After": str(cap)}), (429, {"Retry-After": str(cap * 2)}))
     assert kind.send(kind.open(Pipeline(Retry(3, wait=0, max_retry_after=cap)), script)).status_code == 429
@@ -202,8 +202,8 @@ NONSENSE: list[Any] = [
 
 
 @pytest.mark.parametrize("headers", NONSENSE, ids=str)
-def test_what_makes_no_sense_is_ignored(kind: Kind, headers: Any) -> None:
-    """The usual wait is kept, and no more: it neither delays nor ends the trying."""
+def test_invalid_pauses_are_ignored(kind: Kind, headers: Any) -> None:
+    """The usual wait is kept: they neither lengthen it nor end the attempts."""
     script = kind.script((429, headers))
     pipeline = Pipeline(Retry(2, wait=0))
     heard = heard_by(pipeline)
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_is_ignored(kind: Kind, headers: Any) -> None:
 
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after-ms", "RateLimit-Reset"])
 def test_longest_counts_of_a_field_that_was_sent_twice(kind: Kind, name: str) -> None:
-    """By the server and by a proxy, which the client's headers put together."""
+    """The server and a proxy sent it, and the client's headers joined both."""
     seconds = 3.0 if name == "retry-after-ms" else 3000.0
     pipeline = Pipeline(Retry(2, max_retry_after=0))  # says what was asked, and does not wait
     heard = heard_by(pipeline)
@@ -222,7 +222,7 @@ def test_longest_counts_of_a_field_that_was_sent_twice(kind: Kind, name: str) ->
 
 
 def test_nonsense_in_one_field_does_not_hide_the_other(kind: Kind) -> None:
-    """The coarser one still counts."""
+    """The coarser field still counts."""
     asked = slept(30, kind)
     script = kind.script((429, {"retry-after-ms": "-1", "Retry-After": str(asked), "X-RateLimit-Reset": "x"}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200

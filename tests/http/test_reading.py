@@ -20,7 +20,7 @@ DRIP = dripping(b"x" * 500, head(200, "Content-Length: 500"))
 
 
 def then_dripping(first: bytes) -> Step:
-    """A body whose first part comes at once."""
+    """Return a body whose first part arrives at once."""
     return dripping(b"x" * 500, head(200, f"Content-Length: {len(first) + 500}") + first)
 
 
@@ -28,7 +28,7 @@ def then_dripping(first: bytes) -> Step:
 
 
 def test_body_that_breaks_off_is_a_failed_attempt(http: Http, raw: RawServer) -> None:
-    """The request is repeated, and the user has a whole answer."""
+    """The request is repeated, and the user gets a whole response."""
     raw.script.extend([breaking_off(), breaking_off()])
     http.open(Pipeline(Retry(3, wait=0)))
     response = http.send("GET", raw.origin)
@@ -38,7 +38,7 @@ def test_body_that_breaks_off_is_a_failed_attempt(http: Http, raw: RawServer) ->
 
 
 def test_body_that_breaks_off_for_good_is_the_clients_error(http: Http, raw: RawServer) -> None:
-    """After the last attempt."""
+    """It is raised after the last attempt."""
     raw.usual = breaking_off()
     http.open(Pipeline(Retry(3, wait=0)))
     with pytest.raises(http.library.RemoteProtocolError):
@@ -57,7 +57,7 @@ def test_request_that_is_not_safe_is_not_repeated_for_its_body(http: Http, raw: 
 
 
 def test_body_that_a_hedge_has_read_is_the_answer(raw: RawServer) -> None:
-    """The copy whose body is there first wins, though its head was the second."""
+    """The copy whose body is complete first wins, even if its head was the second."""
     raw.script.append(hanging(head(200, "Content-Length: 100")))
     http = AsyncHttpx().open(Pipeline(Hedge(0.02)))
     assert http.send("GET", raw.origin).content == b"good"
@@ -66,7 +66,7 @@ def test_body_that_a_hedge_has_read_is_the_answer(raw: RawServer) -> None:
 
 
 def test_bad_answer_is_repeated_before_its_body_is_there(http: Http, raw: RawServer) -> None:
-    """Its head says all that a Retry asks for."""
+    """A Retry needs only its head."""
     raw.script.append(hanging(head(503, "Content-Length: 100")))
     http.open(Pipeline(Retry(2, wait=0), Timeout(30)), timeout=http.library.Timeout(30, read=0.05))
     assert http.send("GET", raw.origin).content == b"good"
@@ -89,7 +89,7 @@ def test_permit_is_out_until_the_body_is_there(http: Http, raw: RawServer) -> No
 
 
 def test_redirects_are_read_and_followed(http: Http, raw: RawServer) -> None:
-    """Their bodies are read by the client, also for a user who streams the last one."""
+    """The client reads their bodies, also for a user who streams the last one."""
     raw.script.append(answer(302, "Location: /there"))
     http.open(Pipeline(Retry(3, wait=0), CircuitBreaker()))
     assert http.stream(raw.origin, lambda: None, follow_redirects=True) == [b"good"]
@@ -125,7 +125,7 @@ def test_timeout_bounds_a_body_that_drips(http: Http, raw: RawServer, policies: 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("sent", [b"", LONG], ids=["short", "longer than the buffer"])
 def test_deadline_bounds_a_body_that_drips(http: Http, raw: RawServer, sent: bytes, method: str) -> None:
-    """One around the request, and one of its own; and neither is evidence."""
+    """This holds for a deadline around the request, and for its own; neither is evidence."""
     raw.usual = then_dripping(sent)
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     http.open(Pipeline(Retry(2, wait=0), breaker), buffer=1000)
@@ -145,7 +145,7 @@ def test_deadline_bounds_a_body_that_drips(http: Http, raw: RawServer, sent: byt
     "policies", [lambda: [Timeout(0.08)], lambda: [Timeout(0.08), Retry(2, wait=0)]], ids=["lone", "total"]
 )
 def test_total_bounds_the_rest_of_a_long_body(http: Http, raw: RawServer, policies: Callable[[], Any]) -> None:
-    """What is beyond the buffer is no part of the attempt, but of the whole."""
+    """The rest beyond the buffer is a part of the whole, not of the attempt."""
     raw.usual = then_dripping(LONG)
     http.open(Pipeline(*policies()), buffer=1000)
     for _ in range(5):
@@ -160,7 +160,7 @@ def test_total_bounds_the_rest_of_a_long_body(http: Http, raw: RawServer, polici
 
 
 def test_total_bounds_the_body_of_a_bad_answer(http: Http, raw: RawServer) -> None:
-    """Which comes back as it is, and is read by the client."""
+    """It is returned as it is, and the client reads it."""
     raw.usual = dripping(b"x" * 500, head(503, "Content-Length: 500"))
     http.open(Pipeline(Timeout(0.08)))
     with pytest.raises(TimedOut):
@@ -168,7 +168,7 @@ def test_total_bounds_the_body_of_a_bad_answer(http: Http, raw: RawServer) -> No
 
 
 def test_rest_of_a_long_body_is_no_part_of_the_attempt(http: Http, raw: RawServer) -> None:
-    """A download takes as long as its total allows."""
+    """A download has the time of the total."""
     raw.usual = dripping(b"x" * 20, head(200, f"Content-Length: {len(LONG) + 20}") + LONG)
     http.open(Pipeline(Timeout(30), Retry(2, wait=0), Timeout(0.15)), buffer=1000)
     for _ in range(5):
@@ -186,7 +186,7 @@ def test_rest_of_a_long_body_is_no_part_of_the_attempt(http: Http, raw: RawServe
 
 
 def test_stream_is_its_readers(http: Http, raw: RawServer) -> None:
-    """Nothing is repeated for it."""
+    """A stream that breaks off is not repeated."""
     raw.script.append(breaking_off())
     http.open(Pipeline(Retry(2, wait=0)))
     with pytest.raises(http.library.RemoteProtocolError):
@@ -195,7 +195,7 @@ def test_stream_is_its_readers(http: Http, raw: RawServer) -> None:
 
 
 def test_no_timeout_counts_while_a_stream_is_read(http: Http, raw: RawServer) -> None:
-    """It bounds the wait for the head of the answer."""
+    """It bounds only the wait for the head of the response."""
     raw.usual = dripping(b"x" * 10, head(200, "Content-Length: 10"))
     http.open(Pipeline(Timeout(0.09)))
     for _ in range(5):
@@ -207,7 +207,7 @@ def test_no_timeout_counts_while_a_stream_is_read(http: Http, raw: RawServer) ->
 
 
 def test_send_says_whether_it_streams(http: Http, server: Server) -> None:
-    """As the SDKs call it: with `stream=`."""
+    """SDKs call `send` with `stream=`."""
     http.open(Pipeline(Retry(2, wait=0)))
     request = http.client.build_request("GET", server.origin)
     assert _run(http, http.client.send(request)).content == b"sent: "
@@ -218,7 +218,7 @@ def test_send_says_whether_it_streams(http: Http, server: Server) -> None:
 
 
 def test_wrapped_send_is_seen_through(http: Http, raw: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instrumentation puts its own function in its place, and a subclass its method."""
+    """Instrumentation replaces the method by a function, a subclass by its own method."""
     kind = http.library.Client if http.blocking else http.library.AsyncClient
     send = kind.send
 
@@ -235,7 +235,7 @@ def test_wrapped_send_is_seen_through(http: Http, raw: RawServer, monkeypatch: p
 def test_send_that_was_wrapped_before_us_is_seen_through(
     http: Http, raw: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some instrumentation is older than our transports, and hides what it has wrapped."""
+    """Some instrumentation is installed before our transports, and hides the method that it has wrapped."""
     kind = http.library.Client if http.blocking else http.library.AsyncClient
     send = kind.send
 
@@ -251,7 +251,7 @@ def test_send_that_was_wrapped_before_us_is_seen_through(
 
 
 def test_other_transport_in_between_is_seen_through(http: Http, raw: RawServer) -> None:
-    """A cache, or one that traces."""
+    """It may be a cache, or one that traces."""
     http.open(Pipeline(Retry(2, wait=0)))
     ours = http.transport
 
@@ -275,7 +275,7 @@ def test_other_transport_in_between_is_seen_through(http: Http, raw: RawServer) 
 
 
 def test_traced_transport_is_seen_through(http: Http, raw: RawServer) -> None:
-    """OpenTelemetry puts a function of its own, with a name of its own, in place of the transport's method."""
+    """OpenTelemetry replaces the transport's method by a function with another name."""
     http.open(Pipeline(Retry(2, wait=0)))
     name = "handle_request" if http.blocking else "handle_async_request"
     handle = getattr(http.transport, name)
@@ -292,7 +292,7 @@ def test_traced_transport_is_seen_through(http: Http, raw: RawServer) -> None:
 
 
 def test_layers_that_were_called_without_a_client_are_seen_through_later(http: Http, raw: RawServer) -> None:
-    """What is remembered of one stack says nothing about another."""
+    """The remembered end of one stack does not hold for another."""
     http.open(Pipeline(Retry(2, wait=0)))
 
     class Plain(http.library.BaseTransport):  # type: ignore[name-defined, misc]
@@ -321,7 +321,7 @@ def test_layers_that_were_called_without_a_client_are_seen_through_later(http: H
 
 
 def test_transport_without_a_client_streams(http: Http, raw: RawServer) -> None:
-    """Whoever calls it reads the body."""
+    """Its caller reads the body."""
     raw.usual = breaking_off()
     http.open(Pipeline(Retry(2, wait=0)))
     request = http.library.Request("GET", raw.origin)
@@ -355,7 +355,7 @@ def _run(http: Http, answer: Any) -> Any:
 
 @pytest.fixture(params=ASYNC_CLIENTS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> type[Http]:
-    """Of both libraries."""
+    """Asynchronous clients of both libraries."""
     return request.param
 
 

@@ -1,5 +1,5 @@
-"""How the connections of a client's own transport are mended: which names of httpcore's that takes, and what happens
-where they are not there."""
+"""The repairs of a client's own connection pool: the names of httpcore that they need, and what happens without
+them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ and `resilient.http.connections`. Until then cut streams stay open with that ver
 
 
 def parts(core: str, flavour: str) -> tuple[Any, Any, Any]:
-    """The classes of a pool, an HTTP/2 and an HTTP/1.1 connection."""
+    """Return the classes of a pool, an HTTP/2 and an HTTP/1.1 connection."""
     prefix = "Async" if flavour == "_async" else ""
     modules = {
         name: importlib.import_module(f"{core}.{flavour}.{name}") for name in ("connection_pool", "http2", "http11")
@@ -48,7 +48,7 @@ def parts(core: str, flavour: str) -> tuple[Any, Any, Any]:
 
 
 class Nothing:
-    """A network stream."""
+    """A network stream that does nothing."""
 
     def write(self, data: bytes, timeout: float | None = None) -> None: ...
 
@@ -57,7 +57,7 @@ class Nothing:
 
 @CORES
 def test_pools_have_the_names_that_are_needed(core: str, flavour: str) -> None:
-    """Two of them are private; and a connection has what it speaks as `_connection`, and a lock while it is opened."""
+    """Two of them are private; a connection has its protocol as `_connection`, and a lock while it is opened."""
     module = importlib.import_module(core)
     pool = parts(core, flavour)[0]()
     assert [name for name in NEEDED_OF_POOL if not hasattr(pool, name)] == []
@@ -68,7 +68,7 @@ def test_pools_have_the_names_that_are_needed(core: str, flavour: str) -> None:
 
 @CORES
 def test_connections_have_the_names_that_are_needed(core: str, flavour: str) -> None:
-    """They have the locks, too, that are taken for nothing."""
+    """They also have the locks that are taken needlessly."""
     origin = importlib.import_module(core).Origin(b"https", b"origin", 443)
     _, http2, http11 = parts(core, flavour)
     assert [name for name in NEEDED if not hasattr(http2(origin, Nothing()), name)] == []
@@ -103,8 +103,8 @@ def test_other_transports_are_left_alone(kind: type[Http]) -> None:
 
 
 @both
-def test_transport_that_two_guard_is_mended_once(kind: type[Http]) -> None:
-    """Also where chaos stands between."""
+def test_transport_that_two_guard_is_repaired_once(kind: type[Http]) -> None:
+    """A chaos transport may stand between."""
     inner = kind.library.AsyncHTTPTransport(verify=TLS)
     kind.ours.AsyncTransport(Pipeline(Retry(2)), transport=inner)
     first = inner._pool.create_connection
@@ -116,7 +116,7 @@ def test_transport_that_two_guard_is_mended_once(kind: type[Http]) -> None:
 
 
 @both
-async def test_connection_that_turns_out_to_be_http2_is_mended(kind: type[Http]) -> None:
+async def test_connection_that_turns_out_to_be_http2_is_repaired(kind: type[Http]) -> None:
     """Its streams are reset, too."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
@@ -140,10 +140,10 @@ async def test_connection_that_turns_out_to_be_http2_is_mended(kind: type[Http])
 
 
 @both
-async def test_connection_stays_in_the_pool_when_one_of_those_who_wait_for_it_leaves(
+async def test_connection_stays_in_the_pool_when_one_of_its_requests_is_cancelled(
     kind: type[Http], raw_http2: RawHttp2Server
 ) -> None:
-    """Also when it is the one that connects."""
+    """It may be the request that connects."""
     for leaver in (0, 1):
         transport = kind.ours.AsyncTransport(Pipeline(Bulkhead(9)), http1=False, http2=True)
         async with kind.library.AsyncClient(transport=transport) as client:
@@ -159,7 +159,7 @@ async def test_connection_stays_in_the_pool_when_one_of_those_who_wait_for_it_le
 
 @both
 async def test_wait_for_a_connection_is_no_evidence(kind: type[Http], raw: RawServer) -> None:
-    """An attempt that is cut short in it has not asked the server, and is not held against it."""
+    """An attempt that is cancelled in this wait has sent nothing, and is no failure of the server."""
     raw.script.append(hanging())
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     inner = kind.library.AsyncHTTPTransport(verify=TLS, limits=kind.library.Limits(max_connections=1))
@@ -182,7 +182,7 @@ async def test_wait_for_a_connection_is_no_evidence(kind: type[Http], raw: RawSe
 @pytest.mark.virtual_time
 @both
 async def test_connection_of_a_request_that_left_before_it_was_connected_is_not_lost(kind: type[Http]) -> None:
-    """It had been given it in the tick in which it was cancelled."""
+    """The request got it in the tick in which it was cancelled."""
     limits = kind.library.Limits(max_connections=1)
     transport = kind.ours.AsyncTransport(Pipeline(Bulkhead(9)), limits=limits, verify=TLS)
     network = transport.transport._pool._network_backend = Network()
@@ -201,7 +201,7 @@ async def test_connection_of_a_request_that_left_before_it_was_connected_is_not_
 @pytest.mark.virtual_time
 @both
 async def test_request_on_an_open_connection_waits_for_the_network_alone(kind: type[Http]) -> None:
-    """It takes no lock, which would cost a turn of the event loop: there is one turn for each part of the answer."""
+    """It takes no lock, which would cost a turn of the event loop: there is one turn for each part of the response."""
     transport = kind.ours.AsyncTransport(Pipeline(Bulkhead(9)), verify=TLS)
     transport.transport._pool._network_backend = Network()
     loop, turns = asyncio.get_running_loop(), [0]
@@ -224,7 +224,7 @@ async def test_request_on_an_open_connection_waits_for_the_network_alone(kind: t
 @both
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_request_without_a_stream_was_not_sent_and_is_repeated(kind: type[Http], method: str) -> None:
-    """Whoever's transport says so. It is no evidence about the server, nor a mistake of the caller."""
+    """This holds for every transport. It is neither evidence about the server, nor an error of the caller."""
     core = importlib.import_module("httpcore" if kind.library is httpx else "httpcore2")
     answers = [h2.exceptions.TooManyStreamsError("Max outbound streams is 100, 100 open"), None]
 
@@ -278,7 +278,7 @@ async def test_write_is_whole_in_the_tick_in_which_it_begins() -> None:
 
 
 async def test_write_is_torn_when_one_that_waits_for_another_is_cut_short() -> None:
-    """What the first one has left waits in a buffer; of the second nobody knows where it is."""
+    """The rest of the first write waits in a buffer; the position of the second is unknown."""
     pipe = Pipe()
     socket = Socket(pipe)
     pipe.full = asyncio.Event()
@@ -290,8 +290,8 @@ async def test_write_is_torn_when_one_that_waits_for_another_is_cut_short() -> N
         assert socket.torn is torn
 
 
-async def test_whole_passes_results_errors_and_cancellation() -> None:
-    """As an await does."""
+async def test_coroutine_without_turns_passes_results_errors_and_cancellation() -> None:
+    """It does as an await does."""
     waited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def work() -> int:
@@ -317,8 +317,8 @@ async def test_whole_passes_results_errors_and_cancellation() -> None:
         await whole(work())
 
 
-async def test_whole_waits_for_the_event_loop_where_a_coroutine_does() -> None:
-    """As anyio does in a scope whose time is over; and what is hurried ends there."""
+async def test_coroutine_without_turns_waits_where_it_must() -> None:
+    """anyio waits so in a scope whose time is over; `run_until_blocked` ends there."""
     turned = asyncio.Event()
 
     async def spin() -> None:
@@ -332,7 +332,7 @@ async def test_whole_waits_for_the_event_loop_where_a_coroutine_does() -> None:
 
 @both
 async def test_request_whose_time_is_over_ends(kind: type[Http], raw: RawServer, raw_http2: RawHttp2Server) -> None:
-    """Also where it is over before anything is written."""
+    """Its time may be over before anything is written."""
     for origin, options in ((raw.origin, {}), (raw_http2.origin, {"http1": False, "http2": True})):
         transport = kind.ours.AsyncTransport(Pipeline(Retry(1)), **options)
         async with kind.library.AsyncClient(transport=transport) as client:
@@ -342,8 +342,8 @@ async def test_request_whose_time_is_over_ends(kind: type[Http], raw: RawServer,
             assert (await client.get(origin)).status_code == 200
 
 
-async def test_what_is_hurried_ends_where_it_would_wait() -> None:
-    """And whatever it raises there."""
+async def test_coroutine_that_is_run_until_blocked_ends_where_it_would_wait() -> None:
+    """Every error that it raises there is ignored."""
     steps: list[str] = []
 
     async def work() -> None:

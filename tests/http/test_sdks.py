@@ -1,4 +1,4 @@
-"""The SDKs of OpenAI and Anthropic over our clients and transports, against a server that speaks their interfaces."""
+"""The SDKs of OpenAI and Anthropic over our clients and transports, against a server with their interfaces."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Sdk:
         raise NotImplementedError
 
     def ask(self, **options: Any) -> str:
-        """A question, and its answer."""
+        """Send a question, and return the answer."""
         if self.runner is None:
             return self.text(self.create(**options))
 
@@ -63,7 +63,7 @@ class Sdk:
         return self.text(self.runner.run(main()))
 
     def stream(self, words: list[str], after_first: Callable[[], object] = lambda: None) -> None:
-        """A question; the words of its answer are added as they come."""
+        """Send a question; the words of the answer are added as they arrive."""
 
         def take(event: Any) -> None:
             word = self.word(event)
@@ -85,7 +85,7 @@ class Sdk:
 
     @property
     def connections(self) -> list[Any]:
-        """Those that are not free."""
+        """Return the connections that are not free."""
         pool = self.http._transport.transport._pool
         return [each for each in pool.connections if not (each.is_idle() or each.is_closed())]
 
@@ -174,7 +174,7 @@ def retrying(attempts: int = 3) -> Pipeline:
 
 
 def test_answer_comes_through_the_standard_pipeline(sdk: Sdk, server: SdkServer) -> None:
-    """JSON, and events."""
+    """The response is JSON, or events."""
     sdk.open(server.origin, standard())
     assert sdk.ask() == STORY
     words: list[str] = []
@@ -186,7 +186,8 @@ def test_answer_comes_through_the_standard_pipeline(sdk: Sdk, server: SdkServer)
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_burst_of_failures_is_ridden_out(sdk: Sdk, server: SdkServer, streamed: bool) -> None:
-    """500s, an overloaded server, a connection that is reset before the head: the call succeeds, as one order."""
+    """500s, an overloaded server, a connection that is reset before the head: the call succeeds, with one idempotency
+    key."""
     server.script.extend([Refusal(500), Refusal(503), Cut(0), Cut(0, "close"), Refusal(502)])
     sdk.open(server.origin, retrying(6))
     words: list[str] = []
@@ -220,7 +221,7 @@ def test_burst_of_failures_is_ridden_out(sdk: Sdk, server: SdkServer, streamed: 
     ids=" ".join,
 )
 def test_pushback_of_a_rate_limit_is_kept(sdk: Sdk, server: SdkServer, headers: dict[str, str]) -> None:
-    """In all the forms in which these servers send it."""
+    """This holds in all the forms that these servers send."""
     server.script.append(Refusal(429, headers))
     sdk.open(server.origin, Pipeline(Retry(2, wait=0)))
     began = time.monotonic()
@@ -230,7 +231,7 @@ def test_pushback_of_a_rate_limit_is_kept(sdk: Sdk, server: SdkServer, headers: 
 
 
 def test_pushback_that_is_too_long_is_the_users(sdk: Sdk, server: SdkServer) -> None:
-    """The SDK's own `RateLimitError`, at once, with the server's answer."""
+    """The user gets the SDK's own `RateLimitError` at once, with the server's response."""
     server.script.append(Refusal(429, {"retry-after": "3600"}))
     sdk.open(server.origin, retrying())
     with pytest.raises(sdk.module.RateLimitError) as caught:
@@ -243,8 +244,10 @@ def test_pushback_that_is_too_long_is_the_users(sdk: Sdk, server: SdkServer) -> 
 @pytest.mark.parametrize(
     ("status", "error"), [(400, "BadRequestError"), (401, "AuthenticationError"), (422, "UnprocessableEntityError")]
 )
-def test_answers_of_the_callers_making_are_not_repeated(sdk: Sdk, server: SdkServer, status: int, error: str) -> None:
-    """They are the SDK's errors as ever."""
+def test_responses_to_errors_of_the_caller_are_not_repeated(
+    sdk: Sdk, server: SdkServer, status: int, error: str
+) -> None:
+    """They are the SDK's own errors."""
     server.script.append(Refusal(status))
     sdk.open(server.origin, retrying())
     with pytest.raises(getattr(sdk.module, error)):
@@ -253,7 +256,7 @@ def test_answers_of_the_callers_making_are_not_repeated(sdk: Sdk, server: SdkSer
 
 
 def test_last_failure_is_the_sdks_own_error(sdk: Sdk, server: SdkServer) -> None:
-    """With the last answer."""
+    """It has the last response."""
     server.script.extend([Refusal(500)] * 3)
     sdk.open(server.origin, retrying())
     with pytest.raises(sdk.module.InternalServerError):
@@ -263,7 +266,7 @@ def test_last_failure_is_the_sdks_own_error(sdk: Sdk, server: SdkServer) -> None
 
 
 def test_without_a_key_a_question_is_not_repeated(sdk: Sdk, server: SdkServer) -> None:
-    """It may have been answered, and paid for."""
+    """It may have been answered, and charged."""
     server.script.append(Refusal(500))
     sdk.open(server.origin, retrying(), idempotency_key=False)
     with pytest.raises(sdk.module.InternalServerError):
@@ -273,7 +276,7 @@ def test_without_a_key_a_question_is_not_repeated(sdk: Sdk, server: SdkServer) -
 
 
 def test_users_key_is_kept(sdk: Sdk, server: SdkServer) -> None:
-    """`extra_headers={"Idempotency-Key": ...}`, which is enough by itself."""
+    """`extra_headers={"Idempotency-Key": ...}` makes the request repeatable."""
     server.script.append(Refusal(500))
     sdk.open(server.origin, retrying(), idempotency_key=False)
     assert sdk.ask(extra_headers={"Idempotency-Key": "story-7"}) == STORY
@@ -284,7 +287,7 @@ def test_users_key_is_kept(sdk: Sdk, server: SdkServer) -> None:
 
 
 def test_first_word_is_there_before_the_second_is_sent(sdk: Sdk, server: SdkServer) -> None:
-    """Nothing waits for the end of a stream."""
+    """No policy waits for the end of a stream."""
     server.held = True
     sdk.open(server.origin, standard())
     words: list[str] = []
@@ -295,7 +298,7 @@ def test_first_word_is_there_before_the_second_is_sent(sdk: Sdk, server: SdkServ
 @pytest.mark.parametrize("how", ["reset", "close"])
 @pytest.mark.parametrize("heard", [1, 3])
 def test_stream_is_never_replayed_once_a_word_was_heard(sdk: Sdk, server: SdkServer, how: Any, heard: int) -> None:
-    """The user has what came, and the error; the server saw one request."""
+    """The user gets the words so far, and the error; the server saw one request."""
     server.script.append(Cut(heard, how))
     sdk.open(server.origin, retrying())
     words: list[str] = []
@@ -307,7 +310,7 @@ def test_stream_is_never_replayed_once_a_word_was_heard(sdk: Sdk, server: SdkSer
 
 
 def test_circuit_learns_of_a_stream_that_breaks_off(sdk: Sdk, server: SdkServer) -> None:
-    """And the SDK wraps its refusal as it wraps every error of its client."""
+    """The SDK wraps its rejection as it wraps every error of its client."""
     server.script.append(Cut(2))
     sdk.open(server.origin, Pipeline(CircuitBreaker(fail_max=1, failure_rate=None)))
     with pytest.raises((httpx2.TransportError, sdk.module.APIConnectionError)):
@@ -319,7 +322,7 @@ def test_circuit_learns_of_a_stream_that_breaks_off(sdk: Sdk, server: SdkServer)
 
 
 def test_stream_that_the_user_leaves_frees_its_connection(sdk: Sdk, server: SdkServer) -> None:
-    """And is no failure."""
+    """It is no failure."""
     sdk.open(server.origin, Pipeline(CircuitBreaker(fail_max=1, failure_rate=None)))
     if sdk.runner is None:
         with sdk.create(stream=True) as stream:
@@ -336,7 +339,7 @@ def test_stream_that_the_user_leaves_frees_its_connection(sdk: Sdk, server: SdkS
 
 
 def test_attempt_that_times_out_is_the_sdks_timeout(sdk: Sdk, server: SdkServer) -> None:
-    """`APITimeoutError`, as of its own client."""
+    """The error is `APITimeoutError`, as with the SDK's own client."""
     server.held = True
     sdk.open(server.origin, Pipeline(Timeout(1)), body_timeout=0.2)  # a plain read ends with the second
     words: list[str] = []
@@ -349,7 +352,8 @@ def test_attempt_that_times_out_is_the_sdks_timeout(sdk: Sdk, server: SdkServer)
 
 
 def test_requests_do_not_multiply_under_an_sdk_that_repeats(sdk: Sdk, server: SdkServer) -> None:
-    """Two repetitions of the SDK's and two of ours are four, not eight: what it repeats, we send once."""
+    """Two repetitions of the SDK's and two of ours are four requests, not eight: a repetition of the SDK is sent
+    once."""
     server.script.extend([Refusal(500, {"retry-after-ms": "5"})] * 20)
     sdk.open(server.origin, retrying(), max_retries=2)
     with pytest.raises(sdk.module.InternalServerError):
@@ -358,7 +362,7 @@ def test_requests_do_not_multiply_under_an_sdk_that_repeats(sdk: Sdk, server: Sd
 
 
 def test_requests_multiply_where_that_is_wanted(sdk: Sdk, server: SdkServer) -> None:
-    """`nested="multiply"`."""
+    """The option is `nested="multiply"`."""
     server.script.extend([Refusal(500, {"retry-after-ms": "5"})] * 20)
     sdk.open(server.origin, retrying(), max_retries=2, nested="multiply")
     with pytest.raises(sdk.module.InternalServerError):
@@ -367,7 +371,7 @@ def test_requests_multiply_where_that_is_wanted(sdk: Sdk, server: SdkServer) -> 
 
 
 def test_pushback_is_kept_by_both(sdk: Sdk, server: SdkServer) -> None:
-    """No request of either comes sooner than told."""
+    """No request of the SDK or of ours comes too early."""
     server.script.extend([Refusal(429, {"retry-after-ms": "60"})] * 3)
     sdk.open(server.origin, retrying(2), max_retries=2)
     began = time.monotonic()
@@ -392,7 +396,7 @@ def test_pushback_is_kept_by_both(sdk: Sdk, server: SdkServer) -> None:
 def test_other_callers_who_repeat_are_known_by_their_header(
     server: SdkServer, header: dict[str, str], requests: int
 ) -> None:
-    """botocore says how often it tries from the first request on."""
+    """botocore sends its number of attempts from the first request on."""
     server.script.extend([Refusal(503)] * 3)
     with httpx2.Client(transport=Transport(retrying())) as client:
         assert client.get(f"{server.origin}/v1/models", headers=header).status_code == 503

@@ -1,4 +1,4 @@
-"""No event, error, log line or repr of ours carries what was sent: header values, queries, passwords of URLs, keys."""
+"""No event, error, log line or repr of ours contains what was sent: header values, queries, passwords of URLs, keys."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ POST: dict[str, Any] = {
 
 
 class Watch:
-    """All that is told of what happens: events, log records and their attributes."""
+    """Collects all output about calls: events, log records and their attributes."""
 
     def __init__(self) -> None:
         self.records: list[logging.LogRecord] = []
@@ -68,7 +68,7 @@ class Watch:
 
 
 def _plain(value: Any) -> str:
-    """A field as people see it. An event's error is the user's own object: its type is ours to tell, not its words."""
+    """Return a field as text. An event's error is the user's own object: we show its type, not its message."""
     return type(value).__name__ if isinstance(value, BaseException) else repr(value)
 
 
@@ -95,7 +95,7 @@ def watch() -> Iterator[Watch]:
 
 
 def everything(kind: Kind) -> Pipeline:
-    """All policies at once, of which each says something."""
+    """Return a pipeline with all policies, each of which emits something."""
     budget = Budget()
     return Pipeline(
         Timeout(60),
@@ -114,7 +114,7 @@ OPTIONS: dict[str, Any] = {"idempotency_key": True, "attempt_header": True, "dea
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_failure_statuses_tell_no_secret(kind: Kind, watch: Watch, method: str) -> None:
-    """Retries, a circuit that opens, refusals."""
+    """Retries, a circuit that opens, and rejections are covered."""
     pipeline = everything(kind)
     script = kind.script(*[(503, {"Set-Cookie": "session=s3cret-cookie", "Location": URL})] * 9)
     client = kind.open(pipeline, script, **OPTIONS)
@@ -133,7 +133,7 @@ def test_failure_statuses_tell_no_secret(kind: Kind, watch: Watch, method: str) 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_errors_that_quote_what_was_sent_are_not_passed_on(kind: Kind, watch: Watch, method: str) -> None:
-    """h11's have header values, others show the URL; the user has the error, and nobody else its words."""
+    """h11's errors quote header values, others the URL; only the user gets the error and its message."""
 
     def quoting(request: Any) -> Any:
         words = f"{request.url} {URL} {sorted(request.headers.items())} {request.content!r} s3cret-frag"
@@ -152,7 +152,7 @@ def test_errors_that_quote_what_was_sent_are_not_passed_on(kind: Kind, watch: Wa
 
 
 def test_rejection_after_a_quoting_error_notes_no_secret(kind: Kind, watch: Watch) -> None:
-    """The last real error comes back, with a note of ours that tells what ended the trying."""
+    """The last real error is raised, with our note about the end of the attempts."""
 
     def quoting(request: Any) -> Any:
         raise kind.library.ReadError(str(request.url))
@@ -166,7 +166,7 @@ def test_rejection_after_a_quoting_error_notes_no_secret(kind: Kind, watch: Watc
 
 
 def test_illegal_header_reaches_the_user_only(watch: Watch, servers: tuple[Server, Server]) -> None:
-    """h11's own words, over a real connection."""
+    """The message is h11's own, over a real connection."""
     servers[0].reset()
     for kind in KINDS:
         made = kind()
@@ -180,7 +180,7 @@ def test_illegal_header_reaches_the_user_only(watch: Watch, servers: tuple[Serve
 
 
 def test_no_connection_tells_no_secret(kind: Kind, watch: Watch) -> None:
-    """Hosts are told, as names of circuits; passwords and queries are not."""
+    """Hosts are shown, as names of circuits; passwords and queries are not."""
     script = kind.script(*[kind.library.ConnectError("nobody")] * 9)
     client = kind.open(everything(kind), script, **OPTIONS)
     for _ in range(3):
@@ -192,7 +192,7 @@ def test_no_connection_tells_no_secret(kind: Kind, watch: Watch) -> None:
 
 
 def test_timeouts_and_hedges_tell_no_secret(kind: Kind, watch: Watch) -> None:
-    """Neither who waited nor what for."""
+    """The output has neither the caller nor the URL."""
 
     def silent(request: Any) -> Any:
         kind.sleep_plainly(0.06)
@@ -210,7 +210,7 @@ def test_timeouts_and_hedges_tell_no_secret(kind: Kind, watch: Watch) -> None:
 
 
 def test_fallback_around_tells_no_secret(kind: Kind, watch: Watch) -> None:
-    """Of the error that it stood in for there is the type."""
+    """Of the error that it replaced, only the type is shown."""
 
     def quoting(request: Any) -> Any:
         raise kind.library.ReadError(str(request.url))
@@ -221,7 +221,7 @@ def test_fallback_around_tells_no_secret(kind: Kind, watch: Watch) -> None:
 
 
 def test_closing_that_fails_tells_no_secret(kind: Kind, watch: Watch) -> None:
-    """What a discarded response's connection says goes to the log, at debug."""
+    """The error of closing a discarded response is logged at debug."""
     library = kind.library
 
     class Stubborn(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc,name-defined]
@@ -255,7 +255,7 @@ def test_closing_that_fails_tells_no_secret(kind: Kind, watch: Watch) -> None:
 
 
 def test_mistaken_options_do_not_quote_keys(kind: Kind) -> None:
-    """Keys of orders, and what else is beside them."""
+    """Keys of orders, and the other options of the request, are not shown."""
     client = kind.open(everything(kind), kind.script())
     for wrong in (b"s3cret-key", "s3cret-key\n", ["s3cret-key"]):
         with pytest.raises(ValueError) as caught:
@@ -268,7 +268,7 @@ def test_mistaken_options_do_not_quote_keys(kind: Kind) -> None:
 
 
 def test_standard_hedged_tells_no_secret(kind: Kind, watch: Watch) -> None:
-    """The preset that most will use."""
+    """The preset is the one that most users have."""
     if not kind.is_async:
         return
     client = kind.open(standard_hedged("users"), kind.script(*[503] * 9), **OPTIONS)
@@ -277,6 +277,6 @@ def test_standard_hedged_tells_no_secret(kind: Kind, watch: Watch) -> None:
 
 
 def test_libraries_hide_passwords_themselves() -> None:
-    """What we rely on: the repr of a URL, which requests and errors show."""
+    """We rely on the repr of a URL, which requests and errors show."""
     for library in (httpx, httpx2):
         assert "s3cret-password" not in repr(library.URL(URL))

@@ -1,4 +1,4 @@
-"""What HTTP says about repeating: methods, statuses, pauses, origins."""
+"""The rules of HTTP about repeating: methods, statuses, pauses, origins."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def asked(value: str | None) -> float | None:
 
 
 def test_idempotent_methods_are_those_of_the_rfc() -> None:
-    """The safe ones, PUT and DELETE (RFC 9110, 9.2.2)."""
+    """They are the safe ones, PUT and DELETE (RFC 9110, 9.2.2)."""
     assert {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} == IDEMPOTENT_METHODS
 
 
 def test_failure_statuses_are_the_servers_trouble() -> None:
-    """An answer such as 404, 501 or 505 is none: the next would be the same."""
+    """404, 501 or 505 are none: the next response would be the same."""
     assert {408, 425, 429, 500, 502, 503, 504} == FAILURE_STATUSES
 
 
@@ -61,7 +61,7 @@ def test_failure_statuses_are_the_servers_trouble() -> None:
     ("value", "seconds"), [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("0.5", 0.5), ("3.", 3.0), ("31622400", 31622400)]
 )
 def test_seconds_are_understood(value: str, seconds: float) -> None:
-    """Whole ones, as the RFC has them, and the fractions that some servers send."""
+    """Whole seconds, as in the RFC, and the fractions that some servers send."""
     assert asked(value) == seconds
 
 
@@ -75,7 +75,7 @@ def test_seconds_are_understood(value: str, seconds: float) -> None:
     ],
 )
 def test_dates_are_understood_in_every_format(value: str) -> None:
-    """The three of the RFC; the one without a zone is in GMT, too, wherever this runs."""
+    """The three formats of the RFC; the one without a zone is in GMT, in every local time zone."""
     assert asked(value) == 30.0
 
 
@@ -109,8 +109,8 @@ def test_dates_are_understood_in_every_format(value: str) -> None:
         "Tue, 24 Nov 0001 14:31:30 +2359",
     ],
 )
-def test_what_makes_no_sense_is_ignored(value: str | None) -> None:
-    """Negative, without end, absurd, past, no number, no date."""
+def test_invalid_retry_after_is_ignored(value: str | None) -> None:
+    """Negative, infinite, absurd and past values, no number, no date."""
     assert asked(value) is None
 
 
@@ -123,7 +123,7 @@ def test_what_makes_no_sense_is_ignored(value: str | None) -> None:
     ],
 )
 def test_units_and_moments_since_1970_are_understood(value: str) -> None:
-    """Servers send them, and what a server asks for is kept where it can be understood."""
+    """Servers send them, and a wait that can be understood is kept."""
     assert asked(value) == 30.0
 
 
@@ -137,15 +137,15 @@ def test_units_and_moments_since_1970_are_understood(value: str) -> None:
         "Tue Nov 24 14:31:30 2026, 5",
     ],
 )
-def test_longest_counts_of_what_was_sent_twice(value: str) -> None:
-    """By a server and a proxy in front of it, say: never sooner than told."""
+def test_longest_counts_of_repeated_retry_after(value: str) -> None:
+    """A server and a proxy may both send one; the wait is never too short."""
     assert asked(value) == 30.0
 
 
 @search(300)
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"\A[A-Za-z]{3}, [0-9]{1,3} [A-Za-z]{3} [0-9 :GMT+-]{0,24}\Z")))
-def test_whatever_a_server_sends_is_a_pause_of_a_year_at_most_or_none(value: str) -> None:
-    """Nothing raises, and nothing is negative or not finite."""
+def test_every_value_of_a_server_is_a_pause_of_a_year_at_most_or_none(value: str) -> None:
+    """No value raises, and no pause is negative or infinite."""
     seconds = asked(value)
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_PAUSE)
 
@@ -153,7 +153,7 @@ def test_whatever_a_server_sends_is_a_pause_of_a_year_at_most_or_none(value: str
 @search(200)
 @given(st.integers(min_value=0, max_value=int(LONGEST_PAUSE)))
 def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> None:
-    """To the second, which is all that a date has."""
+    """They are equal to the second, the precision of a date."""
     assert asked(str(seconds)) == seconds
     assert asked(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)) == seconds
 
@@ -165,13 +165,13 @@ def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> No
     ("value", "seconds"), [("0", 0.0), ("1500", 1.5), (" 20.5 ", 0.0205), ("31622400000", LONGEST_PAUSE)]
 )
 def test_milliseconds_are_understood(value: str, seconds: float) -> None:
-    """As Azure and OpenAI send them."""
+    """Azure and OpenAI send them."""
     assert retry_after_ms(value) == seconds
 
 
 @pytest.mark.parametrize("value", [None, "", "-1", "nan", "inf", "1e3", "31622400001", "9" * 21, "20ms", "\u0663"])
-def test_milliseconds_that_make_no_sense_are_ignored(value: str | None) -> None:
-    """Negative, without end, absurd, no number."""
+def test_invalid_milliseconds_are_ignored(value: str | None) -> None:
+    """Negative, infinite and absurd values, no number."""
     assert retry_after_ms(value) is None
 
 
@@ -196,8 +196,8 @@ def test_reset_is_understood_in_every_form(value: str, seconds: float) -> None:
         *(str(int(NOW.timestamp()) - 1), "99999999999", "1000000000000000", "2026-11-24T14:31:00Z", "\u0663s"),
     ],
 )
-def test_reset_that_makes_no_sense_is_ignored(value: str | None) -> None:
-    """Past, absurd, in no known form."""
+def test_invalid_reset_is_ignored(value: str | None) -> None:
+    """Past and absurd values, unknown forms."""
     assert rate_limit_reset(value, NOW.timestamp()) is None
 
 
@@ -224,18 +224,18 @@ WISHES = st.one_of(
     st.sampled_from([429, 503, 200]),
     st.floats(min_value=0, max_value=1e11, allow_nan=False),
 )
-def test_whatever_an_answer_asks_for_is_a_pause_of_a_year_at_most_or_none(
+def test_every_response_asks_for_a_pause_of_a_year_at_most_or_none(
     fields: dict[str, str], status: int, now: float
 ) -> None:
-    """In any fields, at any time: nothing raises, and nothing is negative or not finite."""
+    """In any fields, at any time, no value raises, and no pause is negative or infinite."""
     seconds = pause(fields, status, now)
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_PAUSE)
 
 
 @search(50)
 @given(st.lists(st.tuples(ASKING, WISHES.filter(is_field_value)), max_size=4))
-def test_whatever_an_answer_asks_for_a_request_ends(fields: list[tuple[str, str]]) -> None:
-    """Through a transport: with the good answer, no sooner than asked, or with the first one."""
+def test_request_ends_after_every_response(fields: list[tuple[str, str]]) -> None:
+    """Through a transport it ends with the successful response, not too early, or with the first one."""
     answers = [httpx.Response(429, headers=fields), httpx.Response(200)]
     sent: list[float] = []
 
@@ -281,7 +281,7 @@ def test_date_without_a_zone_is_in_gmt_wherever_this_runs(
 @search(200)
 @given(st.text(max_size=30), st.integers(min_value=0, max_value=9999))
 def test_header_of_a_caller_who_repeats_never_raises(text: str, most: int) -> None:
-    """Whatever it says; and botocore's plain words are understood."""
+    """No value raises; botocore's usual values are understood."""
     assert is_repeated([("amz-sdk-request", text), ("x-stainless-retry-count", text)]) in (True, False)
     assert is_repeated([("Amz-Sdk-Request", f"attempt=1; max={most}")]) is (most > 1)
     assert is_repeated([("X-Stainless-Retry-Count", str(most))]) is (most > 0)
@@ -299,7 +299,7 @@ def test_header_of_a_caller_who_repeats_never_raises(text: str, most: int) -> No
     ],
 )
 def test_value_of_a_field_is_one_printable_line(text: str, fits: bool) -> None:
-    """Nothing that could begin another field."""
+    """It cannot begin another field."""
     assert is_field_value(text) is fits
 
 
@@ -320,7 +320,7 @@ def test_value_of_a_field_is_one_printable_line(text: str, fits: bool) -> None:
     ],
 )
 def test_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
-    """With the scheme's own port where none is said; never a path, a query or a password."""
+    """The default port is that of the scheme; a path, a query or a password is never a part of it."""
     parsed = httpx.URL(url)
     assert origin(parsed.scheme, parsed.host, parsed.port) == expected
 
@@ -330,14 +330,14 @@ def test_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
 
 @pytest.mark.parametrize("status", [200, 204, 301, 304, 400, 401, 403, 404, 409, 422, 501, 505])
 def test_answer_is_a_success_of_the_server(status: int) -> None:
-    """An error of the client's, too: the server works."""
+    """An error of the client's is a success, too: the server works."""
     verdict = HttpClassifier().result(httpx.Response(status))
     assert (verdict.kind, verdict.retryable) == ("success", False)
 
 
 @pytest.mark.parametrize("status", sorted(FAILURE_STATUSES))
 def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) -> None:
-    """Where it makes sense."""
+    """Only valid values are taken over."""
     judge = HttpClassifier()
     verdict = judge.result(httpx.Response(status, headers={"Retry-After": "7"}))
     assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, 7.0)
@@ -369,8 +369,8 @@ def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) ->
     ],
     ids=repr,
 )
-def test_errors_are_judged_by_whose_they_are(error: Exception, kind: str, retryable: bool) -> None:
-    """The server's or the network's; the caller's; or a wait of our own."""
+def test_errors_are_classified_by_their_source(error: Exception, kind: str, retryable: bool) -> None:
+    """The source is the server or the network, the caller, or a wait of our own."""
     verdict = HttpClassifier().error(error)
     assert (verdict.kind, verdict.retryable) == (kind, retryable)
 
@@ -379,7 +379,7 @@ def test_errors_are_judged_by_whose_they_are(error: Exception, kind: str, retrya
     ("line", "refused"), [("407 x", True), ("403", True), ("429 x", False), ("503 x", False), ("", False), ("4", False)]
 )
 def test_a_proxys_4xx_is_a_refusal(line: str, refused: bool) -> None:
-    """Other words are not."""
+    """Other messages of a proxy are none."""
     assert is_refusal(line) is refused
 
 
@@ -395,7 +395,7 @@ def test_a_proxys_4xx_is_a_refusal(line: str, refused: bool) -> None:
     ],
 )
 def test_origin_of_a_request_is_that_of_its_url(library: Any, url: str, expected: str) -> None:
-    """As its wire has the host."""
+    """The host has the spelling of the wire."""
     request = library.Request("GET", url)
     assert origin_of(request) == key_by("origin")(request) == expected
     assert origin(request.url.scheme, request.url.raw_host.decode(), request.url.port) == expected
@@ -413,6 +413,6 @@ def test_origin_of_a_request_is_that_of_its_url(library: Any, url: str, expected
         ("http://[::1]:80", "https://[::1]:443", True),
     ],
 )
-def test_same_server_is_the_origin_and_its_secure_twin(first: str, then: str, same: bool) -> None:
-    """Never a less secure one."""
+def test_same_server_is_the_origin_and_its_host_by_https(first: str, then: str, same: bool) -> None:
+    """It is never a less secure one."""
     assert is_same_server(first, then) is same

@@ -1,4 +1,5 @@
-"""Both transports against a real server: what is sent again, what comes back, and who has the connections."""
+"""Both transports against a real server: which requests are sent again, what is returned, and that connections are
+free."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def heard_by(pipeline: Pipeline) -> list[Any]:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 def test_idempotent_request_is_sent_again_after_a_failure_status(http: Http, server: Server, method: str) -> None:
-    """Until the server has recovered."""
+    """It is repeated until the server has recovered."""
     server.script.extend([503, 500])
     response = http.open(retrying()).send(method, f"{server.origin}/x")
     assert response.status_code == 200
@@ -52,7 +53,7 @@ def test_idempotent_request_is_sent_again_after_a_failure_status(http: Http, ser
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 def test_request_that_is_not_idempotent_is_sent_once(http: Http, server: Server, method: str) -> None:
-    """The first attempt may have done its work."""
+    """The first attempt may have had an effect."""
     server.script.append(503)
     response = http.open(retrying()).send(method, f"{server.origin}/x", content=b"order")
     assert (response.status_code, response.content) == (503, b"status 503")
@@ -60,7 +61,7 @@ def test_request_that_is_not_idempotent_is_sent_once(http: Http, server: Server,
 
 
 def test_post_passes_the_other_policies_and_shares_their_state(http: Http, server: Server) -> None:
-    """Its failures open the circuit that GET has, too."""
+    """Its failures open the circuit of GET, too."""
     http.open(retrying(3, CircuitBreaker(fail_max=2, failure_rate=None)))
     server.script.extend([503, 503])
     for _ in range(2):
@@ -71,7 +72,7 @@ def test_post_passes_the_other_policies_and_shares_their_state(http: Http, serve
 
 
 def test_bytes_are_sent_again_as_they_were(http: Http, server: Server) -> None:
-    """The whole body on every attempt."""
+    """Every attempt sends the whole body."""
     server.script.extend([503, 503])
     response = http.open(retrying()).send("PUT", server.origin, content=b"all of it")
     assert response.content == b"sent: all of it"
@@ -90,7 +91,7 @@ def test_json_and_forms_are_sent_again(http: Http, server: Server) -> None:
 
 
 def test_stream_is_read_and_sent_again(http: Http, server: Server) -> None:
-    """The whole of it on every attempt, and never httpx's `StreamConsumed`."""
+    """Every attempt sends the whole of it, and httpx's `StreamConsumed` is never raised."""
     server.script.append(503)
     response = http.open(retrying()).send("PUT", server.origin, content=http.body(b"all ", b"of it"))
     assert response.status_code == 200
@@ -98,7 +99,7 @@ def test_stream_is_read_and_sent_again(http: Http, server: Server) -> None:
 
 
 def test_stream_that_is_longer_than_the_buffer_is_sent_once(http: Http, server: Server) -> None:
-    """Whole; the failure comes back."""
+    """It is sent as a whole; the failure is returned."""
     server.script.append(503)
     http.open(retrying(), buffer=5)
     response = http.send("PUT", server.origin, content=http.body(b"all ", b"of ", b"it"))
@@ -107,16 +108,16 @@ def test_stream_that_is_longer_than_the_buffer_is_sent_once(http: Http, server: 
 
 
 def test_post_that_never_left_is_sent_again(http: Http) -> None:
-    """Where nobody listens, it did no work."""
+    """A refused connection had no effect."""
     pipeline = retrying(3)
     heard = heard_by(pipeline)
     with pytest.raises(http.library.ConnectError):
-        http.open(pipeline).send("POST", nobody(), content=b"order")
+        http.open(pipeline).send("POST", refused_origin(), content=b"order")
     assert [type(event).__name__ for event in heard].count("AttemptStarted") == 3
 
 
 def test_no_strategy_repeats_a_post(http: Http, server: Server) -> None:
-    """Whatever its user has told the Retry."""
+    """This holds for every option of the Retry."""
     http.open(Pipeline(Retry(3, wait=0, on=Exception), Timeout(0.05)))
     server.script.extend([Answer(200, seconds=0.3), 503])
     with pytest.raises(TimedOut):
@@ -125,7 +126,7 @@ def test_no_strategy_repeats_a_post(http: Http, server: Server) -> None:
 
 
 def test_no_strategy_repeats_a_post_for_its_good_answer(http: Http, server: Server) -> None:
-    """One that waits for another answer has it with a GET."""
+    """A strategy that waits for another response works with a GET."""
     http.open(Pipeline(Retry(3, wait=0, on=tenacity.retry_if_result(lambda response: response.status_code == 202))))
     server.script.extend([202, 202])
     assert http.send("POST", server.origin, content=b"order").status_code == 202
@@ -135,7 +136,7 @@ def test_no_strategy_repeats_a_post_for_its_good_answer(http: Http, server: Serv
 
 
 def test_retry_in_a_nested_pipeline_does_not_repeat_a_post(http: Http, server: Server) -> None:
-    """Wherever it stands; and a GET is judged by HTTP there, too."""
+    """This holds at every depth; a GET is classified by HTTP there, too."""
     http.open(Pipeline(Timeout(5), retrying(3, Bulkhead(5))))
     server.script.extend([503, 503])
     assert http.send("POST", server.origin).status_code == 503
@@ -147,7 +148,7 @@ def test_retry_in_a_nested_pipeline_does_not_repeat_a_post(http: Http, server: S
 
 
 def test_last_response_comes_back_with_its_body(http: Http, server: Server) -> None:
-    """As httpx's users expect; `raise_for_status` is theirs to call."""
+    """httpx's users expect that; `raise_for_status` is theirs to call."""
     server.script.extend([503, 500, Answer(502, b"the last words", {"X-Why": "because"})])
     response = http.open(retrying()).send("GET", server.origin)
     assert (response.status_code, response.content, response.headers["X-Why"]) == (502, b"the last words", "because")
@@ -155,7 +156,7 @@ def test_last_response_comes_back_with_its_body(http: Http, server: Server) -> N
 
 
 def test_last_response_is_decoded(http: Http, server: Server) -> None:
-    """What was read at once is the raw body."""
+    """The part that was read at once is the raw body."""
     import gzip
 
     body = gzip.compress(b"plain words")
@@ -164,13 +165,13 @@ def test_last_response_is_decoded(http: Http, server: Server) -> None:
 
 
 def test_last_response_can_be_streamed(http: Http, server: Server) -> None:
-    """Raw, as if nobody had read it."""
+    """Its stream is the raw, unread body."""
     server.script.extend([Answer(503, b"first"), Answer(503, b"second")])
     assert http.open(retrying(2)).stream(server.origin, lambda: None) == [b"second"]
 
 
 def test_long_error_comes_back_whole(http: Http, server: Server) -> None:
-    """Beyond what is read at once, it is read when its user does."""
+    """The rest is read when its user does."""
     body = bytes(range(256)) * 4096
     server.script.append(Answer(500, body))
     http.open(retrying(1))
@@ -179,30 +180,30 @@ def test_long_error_comes_back_whole(http: Http, server: Server) -> None:
 
 
 def test_other_statuses_are_answers(http: Http, server: Server) -> None:
-    """They come back at once."""
+    """They are returned at once."""
     server.script.append(404)
     assert http.open(retrying()).send("GET", server.origin).status_code == 404
     assert len(server.seen) == 1
 
 
 def test_last_error_comes_back_with_a_note(http: Http) -> None:
-    """httpx's own, of the request."""
+    """It is httpx's own, and has the request."""
     with pytest.raises(http.library.ConnectError) as caught:
-        http.open(retrying()).send("GET", nobody())
+        http.open(retrying()).send("GET", refused_origin())
     assert caught.value.request.method == "GET"
     assert any("after 3 attempts" in note for note in caught.value.__notes__)
 
 
 def test_open_circuit_after_a_failure_gives_back_the_last_response(http: Http, server: Server) -> None:
-    """A rejection only ended the trying."""
+    """The rejection only ended the attempts."""
     server.script.extend([503, 503])
     http.open(retrying(3, CircuitBreaker(fail_max=2, failure_rate=None)))
     assert http.send("GET", server.origin).status_code == 503
     assert len(server.seen) == 2
 
 
-def nobody() -> str:
-    """An origin where nobody listens."""
+def refused_origin() -> str:
+    """Return an origin that refuses connections."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -212,7 +213,7 @@ def nobody() -> str:
 
 
 def test_retry_after_is_kept(http: Http, server: Server) -> None:
-    """At least as long as the server asked."""
+    """The wait is at least as long as the server asked."""
     pipeline = retrying()
     heard = heard_by(pipeline)
     server.script.append(Answer(503, headers={"Retry-After": "0.05"}))
@@ -221,7 +222,7 @@ def test_retry_after_is_kept(http: Http, server: Server) -> None:
 
 
 def test_retry_after_beyond_the_cap_ends_the_trying(http: Http, server: Server) -> None:
-    """Never sooner than told: the response comes back at once."""
+    """No attempt comes too early: the response is returned at once."""
     server.script.append(Answer(429, b"later", {"Retry-After": "3600"}))
     response = http.open(retrying()).send("GET", server.origin)
     assert (response.status_code, response.content) == (429, b"later")
@@ -235,7 +236,7 @@ def test_retry_after_beyond_the_deadline_ends_the_trying(http: Http, server: Ser
     assert len(server.seen) == 1
 
 
-def test_retry_after_that_makes_no_sense_is_ignored(http: Http, server: Server) -> None:
+def test_invalid_retry_after_is_ignored(http: Http, server: Server) -> None:
     """The usual wait is kept."""
     server.script.extend(Answer(503, headers={"Retry-After": value}) for value in ("-1", "nan"))
     assert http.open(retrying()).send("GET", server.origin).status_code == 200
@@ -245,7 +246,7 @@ def test_retry_after_that_makes_no_sense_is_ignored(http: Http, server: Server) 
 
 
 def test_pipelines_own_classifier_is_kept(http: Http, server: Server) -> None:
-    """Its user knows better."""
+    """The user's choice takes precedence."""
     judge = Classifier(results=lambda response: response.status_code == 404)
     server.script.extend([404, 503])
     assert http.open(retrying(classify=judge)).send("GET", server.origin).status_code == 503
@@ -253,7 +254,7 @@ def test_pipelines_own_classifier_is_kept(http: Http, server: Server) -> None:
 
 
 def test_classifier_that_raises_is_the_callers_error_and_frees_the_connection(http: Http, server: Server) -> None:
-    """And loses no permit."""
+    """No permit is lost."""
 
     def judge(response: Any) -> bool:
         raise LookupError("the classifier's own")
@@ -268,7 +269,7 @@ def test_classifier_that_raises_is_the_callers_error_and_frees_the_connection(ht
 
 @pytest.mark.parametrize("part", ["result", "error"])
 def test_subclass_of_the_classifier_that_raises_frees_the_connection(http: Http, server: Server, part: str) -> None:
-    """Its methods are asked on the shortest way, too: one request, nothing counted, no connection kept."""
+    """Its methods are called on the fast path, too: one request, nothing counted, no connection kept."""
 
     class Broken(http.ours.HttpClassifier):  # type: ignore[misc,name-defined]
         pass
@@ -279,7 +280,7 @@ def test_subclass_of_the_classifier_that_raises_frees_the_connection(http: Http,
     setattr(Broken, part, raises)
     breaker = CircuitBreaker(None, fail_max=1)
     http.open(retrying(3, breaker, classify=Broken()))
-    url = server.origin if part == "result" else "http://127.0.0.1:1/"  # where nobody listens
+    url = server.origin if part == "result" else "http://127.0.0.1:1/"  # where no server listens
     for _ in range(3):
         with pytest.raises(LookupError, match="of the subclass"):
             http.send("GET", url)
@@ -290,7 +291,7 @@ def test_subclass_of_the_classifier_that_raises_frees_the_connection(http: Http,
 
 
 def test_callers_mistake_is_not_repeated(http: Http, server: Server) -> None:
-    """A URL that no transport understands says nothing about any server."""
+    """A URL that no transport supports is no evidence about a server."""
     pipeline = retrying(3, CircuitBreaker(fail_max=1, failure_rate=None))
     heard = heard_by(pipeline)
     with pytest.raises(http.library.UnsupportedProtocol):
@@ -306,7 +307,7 @@ def breaking(**options: Any) -> Pipeline:
 
 
 def test_open_circuit_refuses_without_sending(http: Http, server: Server) -> None:
-    """And says when to come back."""
+    """The error has the time of the next probe."""
     http.open(breaking())
     server.script.extend([503, 503])
     for _ in range(2):
@@ -318,7 +319,7 @@ def test_open_circuit_refuses_without_sending(http: Http, server: Server) -> Non
 
 
 def test_each_origin_has_a_circuit(http: Http, server: Server, other: Server) -> None:
-    """Two ports of one host are two; the paths of one are not."""
+    """Two ports of one host are two origins; the paths of one are not."""
     http.open(breaking())
     server.script.extend([503, 503])
     http.send("GET", f"{server.origin}/a")
@@ -331,7 +332,7 @@ def test_each_origin_has_a_circuit(http: Http, server: Server, other: Server) ->
 
 
 def test_transports_that_share_a_breaker_share_its_circuits(http: Http, server: Server) -> None:
-    """Share the instance, share the circuit."""
+    """Transports that share the instance share its circuits."""
     pipeline = breaking()
     http.open(pipeline)
     server.script.extend([503, 503])
@@ -365,7 +366,7 @@ def test_attempt_that_failed_holds_no_connection_while_the_next_waits(http: Http
 
 
 def test_streamed_answer_is_untouched(http: Http, server: Server) -> None:
-    """Its first part is there before the second has been sent, and its connection comes back at its end."""
+    """Its first part arrives before the second is sent, and its connection is free at its end."""
     http.open(standard())
     assert http.stream(f"{server.origin}/parts", server.send_rest) == [b"first ", b"second"]
     assert http.all_free()
@@ -375,7 +376,7 @@ def test_streamed_answer_is_untouched(http: Http, server: Server) -> None:
 
 
 def test_default_is_the_standard_pipeline(http: Http, server: Server) -> None:
-    """In two lines."""
+    """A transport needs no arguments."""
     http.open()
     kinds = [type(policy).__name__ for policy in http.transport.pipeline.policies]
     assert kinds == ["Timeout", "Retry", "Bulkhead", "Keyed", "Timeout"]
@@ -384,7 +385,7 @@ def test_default_is_the_standard_pipeline(http: Http, server: Server) -> None:
 
 
 def test_default_waits_for_a_permit_and_not_for_a_connection(http: Http, server: Server) -> None:
-    """There waiting is known to be our own: it is no evidence, and no timeout of the attempt."""
+    """The wait for a permit is local: it is no evidence, and takes no time of the attempt."""
     limits = http.library.Limits(max_connections=7)
     for options, permits, queue in (({}, 100, 1000), ({"limits": limits}, 7, 1000), ({"http2": True}, 100, 1000)):
         http.open(**options)
@@ -395,7 +396,7 @@ def test_default_waits_for_a_permit_and_not_for_a_connection(http: Http, server:
 
 
 def test_options_go_to_the_transport_that_sends(http: Http, server: Server) -> None:
-    """httpx says what it does not know."""
+    """httpx refuses unknown ones."""
     http.open(retrying(), limits=http.library.Limits(max_connections=7))
     assert http.transport.transport._pool._max_connections == 7
     with pytest.raises(TypeError, match="nonsense"):
@@ -403,7 +404,7 @@ def test_options_go_to_the_transport_that_sends(http: Http, server: Server) -> N
 
 
 def test_options_beside_a_transport_are_refused(http: Http) -> None:
-    """They would have no effect; their values, which may be secret, are not told."""
+    """They would have no effect; their values, which may be secret, are not shown."""
     inner: Any = http.library.MockTransport(lambda request: http.library.Response(200))
     with pytest.raises(TypeError, match=r"transport= or the options of a new one \(cert, verify\), not both"):
         http.make(transport=inner, verify=False, cert="secret")
@@ -411,13 +412,13 @@ def test_options_beside_a_transport_are_refused(http: Http) -> None:
 
 @pytest.mark.parametrize("wrong", [Retry(), Pipeline, "standard", httpx.BaseTransport()])
 def test_pipeline_must_be_one(http: Http, wrong: Any) -> None:
-    """Not a policy, a name or a transport."""
+    """A policy, a name or a transport is refused."""
     with pytest.raises(TypeError, match="pipeline must be a Pipeline"):
         http.make(wrong)
 
 
 def test_any_transport_can_be_wrapped(http: Http) -> None:
-    """A mock, and one of ours."""
+    """It may be a mock, or one of ours."""
     statuses = iter([503, 503, 503, 200])
     mock = http.library.MockTransport(lambda request: http.library.Response(next(statuses), content=b"mocked"))
     inner = http.make(retrying(2), transport=mock, nested="multiply")
@@ -426,7 +427,7 @@ def test_any_transport_can_be_wrapped(http: Http) -> None:
 
 
 def test_transport_can_be_mounted(http: Http, server: Server, other: Server) -> None:
-    """For some origins only."""
+    """It guards some origins only."""
     http.open(retrying(1))
     http.client = http.client_of(transport=http.transport, mounts={other.origin: http.make(retrying(2))})
     server.script.append(503)
@@ -436,7 +437,7 @@ def test_transport_can_be_mounted(http: Http, server: Server, other: Server) -> 
 
 
 def test_redirects_are_calls_of_their_own(http: Http, server: Server, other: Server) -> None:
-    """Each with its attempts, each with its origin's circuit."""
+    """Each has its own attempts, and the circuit of its origin."""
     http.open(retrying(2))
     server.script.extend([503, Answer(302, headers={"Location": f"{other.origin}/there"})])
     other.script.append(503)
@@ -445,7 +446,7 @@ def test_redirects_are_calls_of_their_own(http: Http, server: Server, other: Ser
 
 
 def test_users_pipeline_stands_for_the_transports_calls(http: Http, server: Server) -> None:
-    """It hears them, switches them, and ends them."""
+    """Its listeners, its switch and its closing work for them."""
     pipeline = retrying(name="users")
     heard = heard_by(pipeline)
     http.open(pipeline)
@@ -461,13 +462,13 @@ def test_users_pipeline_stands_for_the_transports_calls(http: Http, server: Serv
 
 
 def test_registry_knows_the_pipeline_that_is_in_use(http: Http) -> None:
-    """Whose circuits are the real ones."""
+    """That pipeline has the circuits in use."""
     http.open(standard("in use"))
     assert registry.pipeline("in use") is http.transport.pipeline
 
 
 def test_events_tell_no_query_and_no_header(http: Http, server: Server) -> None:
-    """Neither do errors."""
+    """Errors show none either."""
     pipeline = Pipeline(Retry(3, wait=0), CircuitBreaker(fail_max=3, failure_rate=None))
     heard = heard_by(pipeline)
     http.open(pipeline)
@@ -482,7 +483,7 @@ def test_events_tell_no_query_and_no_header(http: Http, server: Server) -> None:
 
 
 def test_closing_the_client_closes_the_transport_that_sends(http: Http, server: Server) -> None:
-    """Its connections, too."""
+    """Its connections are closed, too."""
     http.open()
     http.send("GET", server.origin)
     (connection,) = http.connections
@@ -491,7 +492,7 @@ def test_closing_the_client_closes_the_transport_that_sends(http: Http, server: 
 
 
 def test_closing_the_client_waits_for_the_losers_of_hedges(http: Http, server: Server) -> None:
-    """In threads, which cannot be cancelled, they run to their end."""
+    """Threads cannot be cancelled, so they run to their end."""
     hedge = Hedge(0.02, thread=True)
     server.script.append(Answer(200, b"late", seconds=0.2))
     http.open(Pipeline(hedge))
@@ -503,7 +504,7 @@ def test_closing_the_client_waits_for_the_losers_of_hedges(http: Http, server: S
 
 
 def test_timeout_of_an_attempt_is_ours(http: Http, server: Server) -> None:
-    """Also for plain functions, where the client's own timeouts end it; and it is one of httpx's."""
+    """This holds for plain clients, too, whose own timeouts end it; the error is also one of httpx's."""
     server.script.append(Answer(200, seconds=0.3))
     http.open(Pipeline(Timeout(0.05)))
     with pytest.raises(TimedOut) as caught:
@@ -514,7 +515,7 @@ def test_timeout_of_an_attempt_is_ours(http: Http, server: Server) -> None:
 
 
 def test_standard_hedged_serves_both(http: Http, server: Server) -> None:
-    """For plain functions there is no hedge without threads, and this says so."""
+    """Plain clients need threads for a hedge, and a warning says so."""
     if http.blocking:
         with pytest.raises(TypeError, match=r"Hedge\(\.\.\., thread=True\)"):
             http.make(standard_hedged())
@@ -523,7 +524,7 @@ def test_standard_hedged_serves_both(http: Http, server: Server) -> None:
 
 
 def test_hedge_in_threads_serves_plain_functions(http: Http, server: Server) -> None:
-    """The first copy is late; the second one's answer comes back. A POST is not hedged."""
+    """The first copy is late; the response of the second is returned. A POST is not hedged."""
     server.script.append(Answer(200, b"late", seconds=0.3))
     http.open(Pipeline(Hedge(0.05, thread=True)))
     assert http.send("GET", server.origin).content == b"sent: "
@@ -532,7 +533,7 @@ def test_hedge_in_threads_serves_plain_functions(http: Http, server: Server) -> 
     assert len(server.seen) == 3
 
 
-def test_judge_is_shared_by_two_pipelines(http: Http, server: Server) -> None:
-    """The default one can be named."""
+def test_classifier_is_shared_by_two_pipelines(http: Http, server: Server) -> None:
+    """The default classifier has a public name."""
     server.script.append(503)
     assert http.open(standard(classify=http.ours.HttpClassifier())).send("GET", server.origin).status_code == 200

@@ -1,4 +1,4 @@
-"""Bodies of requests that come slowly, and requests beneath a guarded function: all of it is done in time."""
+"""Bodies of requests that arrive slowly, and requests within a guarded function: all of them end in time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMIT, PAUSE = 0.05, 0.01
 
 
 def dripping(kind: Kind, parts: int) -> Any:
-    """A body that comes in parts, with a pause before each."""
+    """Return a body in parts, with a pause before each."""
 
     async def drip() -> Any:
         for _ in range(parts):
@@ -61,7 +61,7 @@ BOUNDS: dict[str, tuple[Callable[[], Any], float | None, dict[str, Any]]] = {
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_upload_that_drips_ends_in_time(kind: Kind, method: str, bound: str) -> None:
-    """Also where it is read before it is sent; and it teaches a circuit nothing about the server."""
+    """It may be read before it is sent; it is no evidence about the server."""
     build, seconds, options = BOUNDS[bound]
     script = kind.script(draining(kind))
     client = kind.open(build(), script)
@@ -75,7 +75,7 @@ def test_upload_that_drips_ends_in_time(kind: Kind, method: str, bound: str) -> 
 
 
 def test_upload_that_is_read_takes_a_part_of_the_total(kind: Kind) -> None:
-    """The request has what is left."""
+    """The request has the rest."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     client = kind.open(Pipeline(Timeout(LIMIT), Retry(2, wait=0), breaker), kind.script(draining(kind, 1.0)))
     if not kind.is_async:
@@ -85,7 +85,7 @@ def test_upload_that_is_read_takes_a_part_of_the_total(kind: Kind) -> None:
 
 
 def test_upload_in_time_is_sent_again(kind: Kind) -> None:
-    """What was read is kept."""
+    """The parts that were read are kept."""
     script = kind.script(503, draining(kind))
     client = kind.open(Pipeline(Timeout(30), Retry(2, wait=0)), script)
     assert kind.send(client, "PUT", content=dripping(kind, 2)).status_code == 200
@@ -99,7 +99,7 @@ def test_upload_in_time_is_sent_again(kind: Kind) -> None:
     "guard", [lambda: Timeout(2), lambda: Pipeline(Retry(1), Timeout(2)), lambda: Pipeline(Timeout(2), Retry(1))]
 )
 def test_deadline_header_tells_the_timeout_of_a_function_around(kind: Kind, guard: Callable[[], Any]) -> None:
-    """Each is a deadline for what is beneath."""
+    """Each Timeout is a deadline for the calls inside."""
     script = kind.script()
     client = kind.open(Pipeline(Timeout(10)), script, deadline_header=True)
     kind.run(guard()(_asking(kind, client)))
@@ -108,7 +108,7 @@ def test_deadline_header_tells_the_timeout_of_a_function_around(kind: Kind, guar
 
 
 def test_plain_request_has_what_a_function_around_has_left(kind: Kind) -> None:
-    """Nothing else would end it: its client's timeouts are no longer than that."""
+    """The client's own timeouts are as long as that, because nothing else would end the request."""
     limits: list[Any] = []
 
     def step(request: Any) -> Any:
@@ -122,7 +122,7 @@ def test_plain_request_has_what_a_function_around_has_left(kind: Kind) -> None:
 
 
 def _asking(kind: Kind, client: Any) -> Callable[[], Any]:
-    """A function that sends a request."""
+    """Return a function that sends a request."""
 
     async def ask() -> None:
         await client.get(URL)

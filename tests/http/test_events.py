@@ -1,4 +1,4 @@
-"""What is told of requests is what the policies learned, under every transport; of streams, when they have ended."""
+"""Events of requests agree with what the policies learn, under every transport; those of streams come at their end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.recorders import EventRecorder, LearningRecorder
 
 
 def outcome(kind: Kind, client: Any, method: str = "GET") -> Any:
-    """The status of a response, or the type of an error."""
+    """Return the status of a response, or the type of an error."""
     try:
         return kind.send(client, method).status_code
     except Exception as error:
@@ -26,8 +26,8 @@ def outcome(kind: Kind, client: Any, method: str = "GET") -> Any:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_told_is_what_was_learned(kind: Kind, method: str) -> None:
-    """Of answers and of errors, for requests that may be repeated and for those that may not."""
+def test_events_agree_with_what_was_learned(kind: Kind, method: str) -> None:
+    """This holds for responses and errors, for requests that may be repeated and for others."""
     ledger = LearningRecorder()
     pipeline = Pipeline(ledger, name="users")
     told, library = EventRecorder(pipeline), kind.library
@@ -56,7 +56,7 @@ def test_failed_response_that_comes_back_is_no_success(kind: Kind, make: Callabl
 
 
 def test_shadow_report_and_trace_have_what_was_learned(kind: Kind, tmp_path: Any) -> None:
-    """A breaker that would have refused failing requests would have refused none that went well."""
+    """A breaker that would have refused failing requests would have refused no successful ones."""
     pipeline = Pipeline(CircuitBreaker(None, fail_max=5, shadow=True), name="users")
     with report_shadows(pipeline) as report, record_trace(tmp_path / "trace.jsonl", pipeline):
         client = kind.open(pipeline, kind.script(*[503] * 20))
@@ -73,7 +73,7 @@ def test_shadow_report_and_trace_have_what_was_learned(kind: Kind, tmp_path: Any
 
 
 class Streamed:
-    """A response whose body is streamed, a second a part: how it is read, and what was told meanwhile."""
+    """A response whose body is streamed, a second a part: the way it is read, and the events meanwhile."""
 
     def __init__(self, kind: Kind, *steps: Any, policies: tuple[Any, ...] = (), classify: Any = None) -> None:
         self.kind = kind
@@ -102,7 +102,7 @@ class Streamed:
         self.client = kind.open(self.pipeline, script)
 
     def read(self, parts: int | None = None) -> None:
-        """Read so many parts, or all, and close it."""
+        """Read so many parts, or all, and close the response."""
         kind = self.kind
 
         def plainly() -> None:
@@ -124,7 +124,7 @@ class Streamed:
         kind.run(main if kind.is_async else plainly)
 
     def expect(self, ending: str, verdict: str, learned: str) -> None:
-        """Nothing was told before the body, and this was told of it when it had ended."""
+        """Check that there was no event before the end of the body, and these events after it."""
         assert self.before == [0]
         assert [(call.ending, call.verdict, call.requests) for call in self.told.calls] == [(ending, verdict, 1)]
         assert self.ledger.learned == [learned]
@@ -132,8 +132,8 @@ class Streamed:
         assert attempts == ["failure" if learned == "failure" else "success"]
 
 
-def test_stream_that_ends_well_is_told_of_at_its_end(kind: Kind) -> None:
-    """With the times of its head."""
+def test_stream_that_ends_well_emits_its_event_at_its_end(kind: Kind) -> None:
+    """The times are those of its head."""
     streamed = Streamed(kind, b"one", b"two")
     streamed.read()
     streamed.expect("success", "success", "success")
@@ -141,15 +141,15 @@ def test_stream_that_ends_well_is_told_of_at_its_end(kind: Kind) -> None:
         assert [call.elapsed for call in streamed.told.calls] == [0]
 
 
-def test_stream_that_its_reader_has_enough_of_is_a_success(kind: Kind) -> None:
+def test_stream_whose_reader_stops_early_is_a_success(kind: Kind) -> None:
     """The server did its part."""
     streamed = Streamed(kind, b"one", b"two")
     streamed.read(1)
     streamed.expect("success", "success", "success")
 
 
-def test_stream_that_breaks_off_is_told_of_as_a_failure(kind: Kind) -> None:
-    """With its error."""
+def test_stream_that_breaks_off_emits_a_failure(kind: Kind) -> None:
+    """The event has its error."""
     error = kind.library.ReadError("x")
     streamed = Streamed(kind, b"one", error)
     with pytest.raises(kind.library.ReadError):
@@ -158,16 +158,16 @@ def test_stream_that_breaks_off_is_told_of_as_a_failure(kind: Kind) -> None:
     assert [call.error for call in streamed.told.calls] == [error]
 
 
-def test_stream_whose_reader_makes_a_mistake_says_nothing(kind: Kind) -> None:
-    """Nobody knows how it would have ended."""
+def test_stream_whose_reader_raises_is_no_evidence(kind: Kind) -> None:
+    """It is unknown how the stream would have ended."""
     streamed = Streamed(kind, b"one", kind.library.StreamClosed())
     with pytest.raises(kind.library.StreamClosed):
         streamed.read()
     streamed.expect("cancelled", "nothing", "nothing")
 
 
-def test_stream_whose_reader_is_cancelled_says_nothing(kind: Kind) -> None:
-    """It has left."""
+def test_stream_whose_reader_is_cancelled_is_no_evidence(kind: Kind) -> None:
+    """The reader has left."""
     if not kind.is_async:
         return
     streamed = Streamed(kind, b"one", b"two")
@@ -182,8 +182,8 @@ def test_stream_whose_reader_is_cancelled_says_nothing(kind: Kind) -> None:
     streamed.expect("cancelled", "nothing", "nothing")
 
 
-def test_stream_that_is_forgotten_is_told_of_before_the_next_event(kind: Kind) -> None:
-    """The garbage collector finds it, in which no listener may run: it might hold a lock of its own."""
+def test_stream_that_is_garbage_collected_emits_its_event_before_the_next_one(kind: Kind) -> None:
+    """No listener may run in the garbage collector, because it might hold a lock of its own."""
     streamed = Streamed(kind, b"one")
     request = streamed.client.build_request("GET", URL)
 
@@ -202,8 +202,8 @@ def test_stream_that_is_forgotten_is_told_of_before_the_next_event(kind: Kind) -
     assert [(call.ending, call.verdict) for call in streamed.told.calls] == [("cancelled", "nothing")]
 
 
-def test_streams_of_hedged_requests_are_told_of_one_by_one(kind: Kind) -> None:
-    """The winner's at its end."""
+def test_streams_of_hedged_requests_emit_one_event_each(kind: Kind) -> None:
+    """The winner's event comes at its end."""
     if not kind.is_async:
         return
     streamed = Streamed(kind, b"one", policies=(Hedge(0.5, inline=True), Timeout(60)))
@@ -212,7 +212,7 @@ def test_streams_of_hedged_requests_are_told_of_one_by_one(kind: Kind) -> None:
 
 
 def test_stream_has_its_key_in_a_trace(kind: Kind, tmp_path: Any) -> None:
-    """Though it is told of where its reader is."""
+    """The event is emitted in the context of its reader."""
     streamed = Streamed(kind, b"one")
     with record_trace(tmp_path / "trace.jsonl", streamed.pipeline, key=lambda request: request.url.host):
         streamed.read()
@@ -222,8 +222,8 @@ def test_stream_has_its_key_in_a_trace(kind: Kind, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 503])
-def test_response_that_is_told_of_goes_with_its_last_reference(kind: Kind, status: int) -> None:
-    """Whoever tells of it at its end keeps no cycle with it."""
+def test_response_with_observers_goes_with_its_last_reference(kind: Kind, status: int) -> None:
+    """The observers of its end form no reference cycle with it."""
     pipeline = Pipeline(Retry(2, wait=0), LearningRecorder())
     told = EventRecorder(pipeline)
     body = kind.slow_stream(0, b"one")
@@ -243,8 +243,8 @@ def test_response_that_is_told_of_goes_with_its_last_reference(kind: Kind, statu
     assert [call.ending for call in told.calls] == ["cancelled" if status == 200 else "failure"]
 
 
-def test_body_that_breaks_off_is_judged_once(kind: Kind) -> None:
-    """For the attempt, the gates and the call together."""
+def test_body_that_breaks_off_is_classified_once(kind: Kind) -> None:
+    """The attempt, the gates and the call share one verdict."""
     asked: list[Exception] = []
 
     class Counting(kind.ours.HttpClassifier):  # type: ignore[misc,name-defined]
@@ -262,7 +262,7 @@ def test_body_that_breaks_off_is_judged_once(kind: Kind) -> None:
 
 
 def test_classifier_that_raises_over_a_body_is_the_readers_error(kind: Kind) -> None:
-    """The real error is in its context, nothing is learned, and nobody is told of a failure."""
+    """The real error is in its context, nothing is learned, and no failure is emitted."""
 
     class Broken(kind.ours.HttpClassifier):  # type: ignore[misc,name-defined]
         def error(self, error: Exception) -> Any:
