@@ -135,24 +135,24 @@ class Gate(Policy):
         return True
 
     @property
-    def _steered(self) -> bool:
+    def _set_by_hand(self) -> bool:
         """Whether its state was set by hand: then `Keyed` never forgets it."""
         return False
 
     # -- what shadow mode asks: see `resilient.core.shadow` -------------------------------------------------------
 
-    def _line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
+    def _enqueue(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
         """In place of `wait`: the ticket of a call that would wait; None if it is not known what becomes of it. Raises
         a `Rejected` if the queue is full. `refused(call, error, went_well)` is called later if the call would have been
         refused in the queue."""
         return None
 
-    def _foretell(self) -> None:
+    def _report_queued(self) -> None:
         """Report the calls in the queue that would be refused if no others came, unless some are running."""
         if self._shadow_queue is not None:
-            self._shadow_queue._foretell()
+            self._shadow_queue._report_queued()
 
-    def _would_have(self) -> dict[str, int]:
+    def _shadow_counts(self) -> dict[str, int]:
         """The part of a snapshot about shadow mode; empty without it."""
         if not self.shadow:
             return {}

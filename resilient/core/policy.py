@@ -37,7 +37,7 @@ __all__ = [
     "Recovery",
     "Watch",
     "Wrap",
-    "standing_in",
+    "effect_substitute",
 ]
 
 P = ParamSpec("P")
@@ -47,7 +47,9 @@ T = TypeVar("T")
 
 _lock = module_lock()
 
-standing_in: ContextVar[Callable[[Policy, str, Any], Any] | None] = ContextVar("resilient_standing_in", default=None)
+effect_substitute: ContextVar[Callable[[Policy, str, Any], Any] | None] = ContextVar(
+    "resilient_effect_substitute", default=None
+)
 """Replaces the `effects` of policies that are constructed while it is set. It gets the policy, the name of the argument
 and the value, and returns the value to use."""
 
@@ -68,7 +70,7 @@ class Policy:
         judgements: names of arguments that may be the user's code and only answer: predicates, keys, delays. A dry run
             (`resilient.lab`) calls them.
         effects: names of arguments that may have effects outside the process: hooks, listeners, storages. In a dry run
-            a substitute that only counts stands in for them, and for callables that are in neither list.
+            a substitute that only counts replaces them, and callables that are in neither list.
         example: the arguments with which the policy is written above a function, if its first argument is never a
             function: "2" for `@Timeout(2)`. Then `@Timeout` without parentheses raises `TypeError` and shows this.
     """
@@ -177,9 +179,9 @@ class Policy:
 
     def _effect(self, argument: str, value: T) -> T:
         """The value that the constructor has to use for one of its `effects`: the one that it was given, or in a dry
-        run a substitute for it (`standing_in`)."""
-        stand_in = standing_in.get()
-        return value if stand_in is None else stand_in(self, argument, value)
+        run a substitute for it (`effect_substitute`)."""
+        substitute = effect_substitute.get()
+        return value if substitute is None else substitute(self, argument, value)
 
     # -- what a pipeline asks -------------------------------------------------------------------------------------
 

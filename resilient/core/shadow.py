@@ -61,7 +61,7 @@ class Shadow(Gate):
         if limit is not None and (deadline is None or limit.at < deadline):
             call.deadline = limit.at
         try:
-            return self.decides._line_up(call, self.refused)
+            return self.decides._enqueue(call, self.refused)
         finally:
             call.deadline = deadline
 

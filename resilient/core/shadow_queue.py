@@ -173,7 +173,7 @@ class ShadowQueue(Gate):
             self._end_update(refusals)
         return ticket
 
-    def _line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> _ShadowCall:
+    def _enqueue(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> _ShadowCall:
         rank = self._rank(call)
         refusals = self._begin_update()
         assert refusals is not None, "`admit` has returned a ticket"
@@ -215,7 +215,7 @@ class ShadowQueue(Gate):
         if refusals is not None:
             self._end_update(refusals)  # which processes `_ended`
 
-    def _foretell(self) -> None:
+    def _report_queued(self) -> None:
         """If no call runs, report the waiting calls that would be refused if no other call came."""
         refusals = self._begin_update()
         if refusals is not None:

@@ -34,7 +34,7 @@ import pybreaker
 
 from resilient.core.budget import Budget
 from resilient.core.call import name_of
-from resilient.core.policy import Policy, standing_in
+from resilient.core.policy import Policy, effect_substitute
 from resilient.errors import PipelineWarning
 from resilient.events.channel import hidden_pipelines
 from resilient.faults import Results
@@ -111,11 +111,11 @@ def dry_run(*, run_hooks: bool = False) -> Iterator[DryRun]:
 
 @contextmanager
 def _substituting(dry: DryRun) -> Iterator[None]:
-    token = standing_in.set(dry.substitute)
+    token = effect_substitute.set(dry.substitute)
     try:
         yield
     finally:
-        standing_in.reset(token)
+        effect_substitute.reset(token)
 
 
 class FreshPolicies:

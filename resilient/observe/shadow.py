@@ -127,14 +127,14 @@ class ShadowReport:
 
     def stop(self) -> None:
         """Stop listening, and count the calls that are left in would-be queues."""
-        self._foretell()
+        self._report_queued()
         for stop in self._stops:
             stop()
 
-    def _foretell(self) -> None:
+    def _report_queued(self) -> None:
         """Let gates emit the events of calls that would still be in their queues."""
         for gate in self._gates:
-            gate._foretell()
+            gate._report_queued()
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +195,7 @@ class ShadowReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain data: pipelines, and their policies, by name."""
-        self._foretell()
+        self._report_queued()
         names = sorted({*self.calls, *(pipeline for pipeline, _ in self.policies)})
         return {
             name: {

@@ -344,7 +344,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             "queue": self.queue,
             "unloaded_seconds": self.limiter.unloaded,
             "refused": dict(self._refused),
-            **self._would_have(),
+            **self._shadow_counts(),
         }
 
     def describe(self) -> str:

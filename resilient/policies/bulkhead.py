@@ -161,7 +161,7 @@ class Bulkhead(Gate, example="100"):
             "max_concurrent": self.max_concurrent,
             "queued": len((shadow or self._permit_queue).waiters),
             "queue": self.queue,
-            **self._would_have(),
+            **self._shadow_counts(),
         }
 
     def describe(self) -> str:

@@ -147,7 +147,7 @@ class RateLimit(Gate, example="10"):
             self._leave(waiter)
         return self
 
-    def _line_up(self, call: Call, refused: Callable[..., None]) -> object:
+    def _enqueue(self, call: Call, refused: Callable[..., None]) -> object:
         """In shadow mode: take the next token before it comes. Its time is known, and so is all that follows."""
         with self._lock:
             self._expected(call, 0)
@@ -273,7 +273,7 @@ class RateLimit(Gate, example="10"):
             "next_token_seconds": max(0.0, self._ahead(now)),
             "queued": len(self._waiters),
             "max_wait_seconds": self.max_wait,
-            **self._would_have(),
+            **self._shadow_counts(),
         }
 
     def describe(self) -> str:

@@ -254,7 +254,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         return self.state is circuit.CLOSED or not self._circuit.wanted(current().now())
 
     @property
-    def _steered(self) -> bool:
+    def _set_by_hand(self) -> bool:
         return self.state == circuit.ISOLATED
 
     def clone(self, change: Callable[[str, Any], Any] | None = None) -> Self:

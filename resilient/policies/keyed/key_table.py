@@ -176,7 +176,7 @@ class KeyTable(Emitter):
                 table[key] = entry
                 table.move_to_end(key, last=False)
                 break
-            if entry.inside or entry.gate._steered:
+            if entry.inside or entry.gate._set_by_hand:
                 table[key] = entry
             elif not entry.gate._at_rest:
                 spared.append(entry)

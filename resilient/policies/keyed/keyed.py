@@ -128,19 +128,19 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             self._keys.leave(entry)
             raise
 
-    def _line_up(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
+    def _enqueue(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
         entry = self._enter(ask_about_call(call, self._key), call)
         ticket = None
         try:
-            ticket = entry.decides._line_up(call, refused)
+            ticket = entry.decides._enqueue(call, refused)
         finally:
             if ticket is None:
                 self._keys.leave(entry)
         return None if ticket is None else (entry, ticket)
 
-    def _foretell(self) -> None:
+    def _report_queued(self) -> None:
         for entry in self._keys.entries():
-            entry.gate._foretell()
+            entry.gate._report_queued()
 
     def settle(self, ticket: Ticket, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         entry, inner = ticket
@@ -223,8 +223,8 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         return all(not entry.inside and entry.gate._at_rest for entry in self._keys.entries())
 
     @property
-    def _steered(self) -> bool:
-        return any(entry.gate._steered for entry in self._keys.entries())
+    def _set_by_hand(self) -> bool:
+        return any(entry.gate._set_by_hand for entry in self._keys.entries())
 
     def snapshot(self) -> dict[str, Any]:
         """The number of `keys`, and of calls inside (`in_use`); the `gates` of the 100 keys used most recently."""
@@ -236,7 +236,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             "idle_seconds": self.idle,
             "in_use": sum(entry.inside for entry in entries),
             "gates": _validation.by_name((entry.gate.name, entry.gate.snapshot()) for entry in shown),
-            **self._would_have(),
+            **self._shadow_counts(),
         }
 
     def describe(self) -> str:
