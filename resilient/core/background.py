@@ -28,7 +28,7 @@ from resilient.errors import Deadlock, is_cancellation
 from resilient.runtime import Parking, Runtime, current
 from resilient.runtime.threads import AWAITED, THREADS
 
-__all__ = ["BackgroundCall", "Stragglers", "close_beside", "discard", "is_own"]
+__all__ = ["BackgroundCall", "Stragglers", "close_in_background", "discard", "is_own"]
 
 _log = logging.getLogger("resilient")
 
@@ -251,7 +251,7 @@ class BackgroundCall:
         """Close its result in the background, if it has one and `is_own`: the caller does not take it."""
         result = self.result
         self.forget()
-        close_beside(result, self.call, self.context, self._stragglers, self.sets_aside)
+        close_in_background(result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def take(self) -> Any:
         """Return its result, or raise its error, as if it had run in the caller: context variables that it has set are
@@ -311,7 +311,7 @@ class _Closing:
         self.spawned: object = None
 
 
-def close_beside(
+def close_in_background(
     result: Any, call: Call, context: PipelineContext, stragglers: Stragglers, sets_aside: bool = False
 ) -> None:
     """Close a result that no caller gets, if it `is_own`, in the background."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from resilient._atomic import GIL, atomic
-from resilient.core.background import BackgroundCall, Stragglers, close_beside
+from resilient.core.background import BackgroundCall, Stragglers, close_in_background
 from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask
@@ -273,7 +273,7 @@ class Race(LatencySample):
             return
         taken = [each.result for each in (self.winner, self.kept) if each is not None and each is not copy]
         if not any(copy.result is result for result in taken):
-            close_beside(copy.result, self.call, self.context, self.settings.stragglers, self.settings.late)
+            close_in_background(copy.result, self.call, self.context, self.settings.stragglers, self.settings.late)
         copy.forget()
 
     def end(self) -> None:

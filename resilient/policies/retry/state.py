@@ -16,7 +16,7 @@ from typing import Any
 
 import tenacity
 
-from resilient.core.background import Stragglers, close_beside, discard, is_own
+from resilient.core.background import Stragglers, close_in_background, discard, is_own
 from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask
@@ -352,7 +352,7 @@ class RetryState:
         about = ended.about if type(ended) is CallbackError else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
-                close_beside(result, call, self.context, self.settings.closing)
+                close_in_background(result, call, self.context, self.settings.closing)
 
 
 _PLAIN = frozenset((float, int, bool, NoneType))
