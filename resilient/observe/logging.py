@@ -5,7 +5,7 @@
     stop = log_events()             # all pipelines; `log_events(users)` for one; `stop()` ends it
 
     level     what
-    warning   a circuit opened or was isolated; retries gave up; a call was refused or timed out; a fallback stood in;
+    warning   a circuit opened or was isolated; retries gave up; a call was refused or timed out; a fallback answered;
               a budget was exhausted; abandoned work failed; chaos halted
     info      a circuit closed or half-opened; a retry, a hedge or a wait; abandoned work ended well; what a policy in
               shadow mode would have done; a fault that chaos injected
@@ -199,7 +199,7 @@ def text_of(event: Event) -> str:
         case events.BudgetExhausted():
             what = f"no {event.what}: the budget for extra requests is exhausted"
         case events.FellBack():
-            what = f"stood in for a call that failed{_by(event.error)}"
+            what = f"answered in place of a call that failed{_by(event.error)}"
         case events.AbandonedEnded():
             what = f"abandoned work ended after {event.elapsed:.3g} s{_by(event.error)}"
         case events.Queued():

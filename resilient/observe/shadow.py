@@ -218,7 +218,7 @@ class ShadowReport:
             width = max((len(policy) for policy, _ in rows), default=0)
             lines += [f"  {policy:{width}}  {_words(would, calls, requests)}" for policy, would in rows]
             if not rows:
-                lines.append("  no policy in shadow mode has told of anything")
+                lines.append("  no policy in shadow mode has emitted an event")
         return "\n".join(lines)
 
 

@@ -245,7 +245,7 @@ class Recording:
     def _put(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         if len(data) > self._bytes_left:
-            raise _Full("it has the bytes that it may have")
+            raise _Full("it has reached max_bytes")
         self._file.write(data)
         self._bytes_left -= len(data)
         self.written += 1

@@ -103,7 +103,7 @@ class _Reader:
                 except (gzip.BadGzipFile, zlib.error) as error:
                     if not number:
                         raise TraceError(f"{path} is not gzipped, though its name ends in .gz") from None
-                    raise TraceError(f"{path}, line {number + 1}: what is compressed is damaged: {error}") from None
+                    raise TraceError(f"{path}, line {number + 1}: the compressed data is damaged: {error}") from None
                 if not text.endswith(b"\n") and len(text) < LONGEST_LINE:
                     return
                 number += 1
@@ -111,8 +111,7 @@ class _Reader:
                 if self.left < 0:
                     most = f"{self.max_bytes:,} bytes of uncompressed text"
                     raise TraceError(
-                        f"{path}, line {number}: up to {most} are read, and there is more: "
-                        "--max-trace-bytes (max_bytes=) raises that"
+                        f"{path}, line {number}: more than {most}: --max-trace-bytes (max_bytes=) raises the limit"
                     )
                 try:
                     line = json.loads(text)

@@ -1,4 +1,4 @@
-"""The verbs of a runtime, and the small records that pass between a runtime and its callers, as protocols."""
+"""The methods of a runtime, and the small records that pass between a runtime and its callers, as protocols."""
 
 from __future__ import annotations
 

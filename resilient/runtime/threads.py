@@ -26,7 +26,7 @@ __all__ = ["AWAITED", "THREADS", "ThreadRuntime", "drive", "finish"]
 T = TypeVar("T")
 
 
-AWAITED = "a policy or a strategy awaited something real around a plain def; decorate an async def instead"
+AWAITED = "a policy or a strategy around a plain def awaited something that suspends; decorate an async def instead"
 
 
 class _Expired(BaseException):
@@ -71,7 +71,7 @@ class ThreadRuntime:
             with contextlib.suppress(RuntimeError):  # raised by `drive`, which has closed the coroutine of `work`
                 context.run(drive, work())
 
-        threading.Thread(target=target, name="resilient-beside", daemon=True).start()
+        threading.Thread(target=target, name="resilient-background", daemon=True).start()
 
     def cancel(self, spawned: None, never_ran: Callable[[], None]) -> None:
         pass

@@ -201,7 +201,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         place = _place(frame)
         where = f", which is used in {place}" if place else ""
         text = f"virtual time has no {what}{where}: that could not be repeated; {instead}, or use a real event loop"
-        error = VirtualTimeError(text if place else self.what_waits(f"{text}. It was asked for"))
+        error = VirtualTimeError(text if place else self.what_waits(f"{text}. It was requested"))
         if self._refusal is None:
             self._refusal = error
             self._selector.steps = STEPS

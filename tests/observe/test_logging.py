@@ -119,8 +119,11 @@ LINES: list[tuple[Event, str]] = [
         BudgetExhausted("users", 0, "Retry", "retry"),
         "WARNING users: Retry: no retry: the budget for extra requests is exhausted",
     ),
-    (FellBack("users", 0, "Fallback", SECRET), "WARNING users: Fallback: stood in for a call that failed with OSError"),
-    (FellBack("users", 0, "Fallback", None), "WARNING users: Fallback: stood in for a call that failed"),
+    (
+        FellBack("users", 0, "Fallback", SECRET),
+        "WARNING users: Fallback: answered in place of a call that failed with OSError",
+    ),
+    (FellBack("users", 0, "Fallback", None), "WARNING users: Fallback: answered in place of a call that failed"),
     (
         AbandonedEnded("users", 0, "Timeout", SECRET, 2.5),
         "WARNING users: Timeout: abandoned work ended after 2.5 s with OSError",

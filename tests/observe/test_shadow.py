@@ -151,7 +151,7 @@ def test_report_is_made_for_reading() -> None:
     }
     assert str(report).splitlines() == [
         "pipeline: 1 call, 2 requests",
-        "  no policy in shadow mode has told of anything",
+        "  no policy in shadow mode has emitted an event",
         "users: 1,000 calls, 1,200 requests",
         "  Retry           would have repeated 24 attempts (2% more requests)",
         "  CircuitBreaker  would have refused 131 calls (13%), of which 96 went well; opened 2 times",

@@ -236,7 +236,7 @@ def test_trace_of_too_many_bytes_is_refused(path: Path) -> None:
     """In one line, which says how to read it all the same; of all files together."""
     path.write_text(ONE)
     size = path.stat().st_size
-    words = rf"line 3: up to {size - 60} bytes of uncompressed text are read, and there is more: --max-trace-bytes"
+    words = rf"line 3: more than {size - 60} bytes of uncompressed text: --max-trace-bytes"
     with pytest.raises(TraceError, match=words):
         read_trace(path, max_bytes=size - 60)
     assert len(read_trace(path, max_bytes=size).calls) == 2
@@ -275,8 +275,8 @@ def test_memory_of_a_trace_is_in_proportion_to_its_text(path: Path) -> None:
     [
         (b"", "is no trace: its first line must be"),
         (gzip.compress(b""), "is no trace: its first line must be"),
-        (gzip.compress(ONE.encode()) + b"rest", "line 5: what is compressed is damaged: Not a gzipped file"),
-        (gzip.compress(ONE.encode())[:-6] + b"\0" * 6, "line 5: what is compressed is damaged: CRC check failed"),
+        (gzip.compress(ONE.encode()) + b"rest", "line 5: the compressed data is damaged: Not a gzipped file"),
+        (gzip.compress(ONE.encode())[:-6] + b"\0" * 6, "line 5: the compressed data is damaged: CRC check failed"),
     ],
 )
 def test_compressed_data_that_is_damaged_is_refused(tmp_path: Path, data: bytes, words: str) -> None:

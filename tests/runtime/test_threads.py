@@ -16,7 +16,7 @@ import tenacity
 from resilient import Bulkhead, BulkheadFull, CircuitBreaker, Pipeline, Retry, TimedOut, Timeout
 from resilient.events import CallTimedOut
 
-NAME = "resilient-beside"
+NAME = "resilient-background"
 
 
 @types.coroutine
@@ -502,7 +502,7 @@ def test_strategy_that_really_awaits_is_refused(thread: bool) -> None:
     def failing() -> None:
         raise OSError
 
-    with pytest.raises(RuntimeError, match="awaited something real around a plain def; decorate an async def instead"):
+    with pytest.raises(RuntimeError, match="awaited something that suspends; decorate an async def instead"):
         failing()
     assert bulkhead.snapshot()["in_use"] == 0
 

@@ -531,7 +531,7 @@ def test_async_hook_that_really_waits_around_a_def_raises_runtime_error() -> Non
     def fetch() -> None:
         raise OSError
 
-    with pytest.raises(RuntimeError, match="a policy or a strategy awaited something real around a plain def"):
+    with pytest.raises(RuntimeError, match="a policy or a strategy around a plain def awaited something that suspends"):
         Retry(2, wait=0, before=hook)(fetch)()
 
 
