@@ -1,7 +1,7 @@
-"""What the outcome of a request means, and whether the request may be sent again after it.
+"""Classifies the outcome of a request, and decides whether the request may be sent again after it.
 
-`HttpClassifier` is the classifier of pipelines that were given none; `TransportClassifier` adds, to any classifier,
-which requests are not safe to repeat.
+`HttpClassifier` is the default of pipelines without a classifier of their own. `TransportClassifier` makes the verdicts
+of any classifier final for requests that are not safe to repeat.
 
 The exceptions have the same names in every client library, so the library's module is passed in, not imported.
 """
@@ -24,7 +24,7 @@ __all__ = ["HttpClassifier", "Proof", "TransportClassifier", "unsent", "untouche
 _GOOD = Verdict("success", final=True)
 
 Proof = Literal["unsent", "untouched"]
-"""What must be known of a failed attempt before a request that is not safe to repeat is sent again.
+"""The proof that a failed attempt must give before a request that is not safe to repeat is sent again.
 
     unsent       the server has not acted upon the request
     untouched    nothing has read the body of the request, which is a stream
@@ -32,7 +32,7 @@ Proof = Literal["unsent", "untouched"]
 
 
 class HttpClassifier(Classifier):
-    """What a failure is, for pipelines under a transport that were given no classifier.
+    """The classifier of pipelines under a transport that have no classifier of their own.
 
     Args:
         statuses: of responses that are failures worth repeating, after the pause that the response asks for
@@ -127,7 +127,7 @@ class TransportClassifier(Classifier):
         if is_proof is None:
             self.result = given.result  # type: ignore[method-assign]  # a frame less
 
-    def careful(self, is_proof: Callable[[Exception], bool]) -> TransportClassifier:
+    def for_unsafe_requests(self, is_proof: Callable[[Exception], bool]) -> TransportClassifier:
         """The same classifier, for requests that are not safe to repeat."""
         return TransportClassifier(self.given, is_proof)
 

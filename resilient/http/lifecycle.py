@@ -25,7 +25,7 @@ KEPT_BYTES = 65536
 
 KEPT_BYTES_HTTP2 = 1 << 20
 """The same for HTTP/2. There, a body that is not read to its end costs the connection, which goes on, as many bytes of
-its flow-control window (16 MiB) for ever: httpcore neither resets the stream nor gives credit for what still comes."""
+its flow-control window (16 MiB) forever: httpcore neither resets the stream nor gives credit for what still comes."""
 
 KEPT_SECONDS = 1.0
 """The most seconds that reading such a body takes."""
@@ -67,7 +67,7 @@ class ResponseLifecycle(ResultLifecycle):
         if not streams.is_open(result):
             return
         stream, read = result.stream, []
-        most = KEPT_BYTES_HTTP2 if result.http_version == "HTTP/2" else KEPT_BYTES
+        max_bytes = KEPT_BYTES_HTTP2 if result.http_version == "HTTP/2" else KEPT_BYTES
         chunks = iterate(stream, runtime)
         limit = streams.limit(runtime.now() + KEPT_SECONDS, KEPT_SECONDS)
 
@@ -76,7 +76,7 @@ class ResponseLifecycle(ResultLifecycle):
             while (part := await next_part(chunks)) is not None:
                 read.append(part)
                 size += len(part)
-                if size > most or runtime.now() >= limit.at:
+                if size > max_bytes or runtime.now() >= limit.at:
                     return False
             return True
 

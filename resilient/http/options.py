@@ -113,8 +113,8 @@ class RequestOptions(CallOptions):
         """Whether an SDK, or a guarded function around, repeats a request."""
         if not self.leaves_repeating:
             return False
-        around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
-        return semantics.is_repeated(call.args[0].headers.items()) or any(around)
+        calls_around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
+        return semantics.is_repeated(call.args[0].headers.items()) or any(calls_around)
 
     def attempts(self, call: Call) -> int | None:
         """The number of attempts that a request asks for in its extensions; None: it does not say."""

@@ -17,16 +17,16 @@ from resilient.runtime.threads import THREADS, drive
 __all__ = ["read", "read_plainly"]
 
 
-async def read(response: Any, streams: Streams, most: int, call: Call) -> bool:
-    """Read the body of a response of an asynchronous client, up to `most` bytes. Returns whether that was all of it;
-    the rest is left to its reader. An error closes the response, and is raised."""
+async def read(response: Any, streams: Streams, max_bytes: int, call: Call) -> bool:
+    """Read the body of a response of an asynchronous client, up to `max_bytes`. Returns whether that was all of it; the
+    rest is left to its reader. An error closes the response, and is raised."""
     stream, parts, size = response.stream, [], 0
     try:
         chunks = aiter(stream)
         async for part in chunks:
             parts.append(part)
             size += len(part)
-            if size > most:
+            if size > max_bytes:
                 response.stream = streams.held(stream, parts, chunks)
                 return False
     except BaseException as error:
@@ -37,7 +37,7 @@ async def read(response: Any, streams: Streams, most: int, call: Call) -> bool:
     return True
 
 
-def read_plainly(response: Any, streams: Streams, most: int, late: Callable[[], Exception | None]) -> bool:
+def read_plainly(response: Any, streams: Streams, max_bytes: int, late: Callable[[], Exception | None]) -> bool:
     """Read the body of a response of a plain client, as `read` does. Nothing interrupts a plain read, so `late` is
     called after each part, and the error that it returns is raised."""
     stream, parts, size = response.stream, [], 0
@@ -48,7 +48,7 @@ def read_plainly(response: Any, streams: Streams, most: int, late: Callable[[], 
             size += len(part)
             if (expired := late()) is not None:
                 raise expired
-            if size > most:
+            if size > max_bytes:
                 response.stream = streams.held(stream, parts, chunks)
                 return False
     except BaseException as error:

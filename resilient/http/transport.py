@@ -275,7 +275,7 @@ class HttpTransport(Generic[Inner]):
         classifier = pipeline.classify
         assert isinstance(classifier, TransportClassifier)
         if proof is not None:
-            classifier = classifier.careful(self.library.proofs[proof])
+            classifier = classifier.for_unsafe_requests(self.library.proofs[proof])
         return pipeline._derive(tuple(kept), classifier, attempt) if kept else None
 
     # -- one request ------------------------------------------------------------------------------------------------

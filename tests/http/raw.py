@@ -72,7 +72,7 @@ class Exchange:
         """Read all of the body."""
         asked = self.asked
         if asked.fields.get("transfer-encoding") == "chunked":
-            while size := int(await self._reader.readuntil(b"\r\n"), 16):  # which says so when the body breaks off
+            while size := int(await self._reader.readuntil(b"\r\n"), 16):  # raises when the body breaks off
                 asked.body += await self._reader.readexactly(size)
                 await self._reader.readline()
             await self._reader.readline()
@@ -135,7 +135,7 @@ def resetting(after: bytes = b"", *, early: bool = False) -> Step:
         else:
             await exchange.read()
         await exchange.send(after)
-        exchange.reset()  # Linux lets the other side read first what came before
+        exchange.reset()  # Linux lets the other side read the earlier data first
 
     return step
 
@@ -395,7 +395,7 @@ class RawHttp2Server(RawServer):
                     self.seen.append(asked)
                     number = event.stream_id
                     streams[number] = Stream(connection, number, asked, writer)
-                    if asked.path == "/deaf":  # what comes from now on is neither heard nor answered
+                    if asked.path == "/deaf":  # later data is neither read nor answered
                         await reader.read()
                         writer.close()
                         return

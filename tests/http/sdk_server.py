@@ -73,7 +73,7 @@ class SdkServer:
     """
 
     def __init__(self) -> None:
-        # Named, because asyncio sets TCP_NODELAY only where the protocol is.
+        # The protocol is named, because asyncio sets TCP_NODELAY only then.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen()
@@ -115,7 +115,7 @@ class SdkServer:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._going_on.set)
 
-    # -- what both do -----------------------------------------------------------------------------------------------
+    # -- both kinds -------------------------------------------------------------------------------------------------
 
     async def _begin(self, request: Request) -> tuple[Any, Refusal | Cut | None]:
         self._loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class SdkServer:
                 yield before
             for number, word in enumerate(words):
                 if step is not None and number == step.words:
-                    await asyncio.sleep(0.05)  # what is in the socket's buffer does not survive a reset
+                    await asyncio.sleep(0.05)  # a reset drops the socket's buffer
                     self._cut(request, step)
                     return
                 yield word
@@ -219,7 +219,7 @@ class SdkServer:
         ]
         return self._events(request, step, before, words, "".join(_event(each) for each in after))
 
-    # -- its life ---------------------------------------------------------------------------------------------------
+    # -- start and end ----------------------------------------------------------------------------------------------
 
     def __enter__(self) -> SdkServer:
         self._thread.start()

@@ -56,10 +56,10 @@ class Server:
 
     def __init__(self, protocol: str = "h11") -> None:
         self.protocol = protocol
-        # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
+        # The protocol is named, because asyncio sets TCP_NODELAY only then: otherwise answers take 40 ms more.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()  # who comes before the server does waits
+        self._socket.listen()  # connections before the server starts wait
         port = self._socket.getsockname()[1]
         self.origin = f"http://127.0.0.1:{port}"
         self.script: deque[Answer | int] = deque()
@@ -95,9 +95,9 @@ class Server:
         config.bind = [f"fd://{self._socket.fileno()}"]
         config.errorlog = None
         config.graceful_timeout = 0
-        config.keep_alive_max_requests = 1_000_000  # after 1,000 it says GOAWAY
+        config.keep_alive_max_requests = 1_000_000  # by default GOAWAY follows after 1,000
         loop, over = asyncio.new_event_loop(), asyncio.Event()
-        loop.set_exception_handler(lambda *_: None)  # asyncio's streams do not like their tasks cancelled at the end
+        loop.set_exception_handler(lambda *_: None)  # asyncio's streams report the cancelled tasks at the end
         self._end = lambda: loop.call_soon_threadsafe(over.set)
 
         def run() -> None:

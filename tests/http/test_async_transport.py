@@ -238,7 +238,7 @@ async def test_more_calls_than_connections_fail_and_none_starves(client: Opener,
 RETRY_SOON = "Retry-After: 0.01"
 
 
-async def test_error_whose_body_breaks_off_is_judged_by_its_head(client: Opener, raw: RawServer) -> None:
+async def test_error_whose_body_breaks_off_is_classified_by_its_head(client: Opener, raw: RawServer) -> None:
     """It is retried after the pause that its head asks for; the reader of its body gets the error at the same place."""
     pipeline = Pipeline(Retry(2, wait=0))
     heard: list[Any] = []

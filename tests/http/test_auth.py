@@ -158,7 +158,7 @@ def test_digest_authentication_of_a_post_keeps_its_key(kind: Kind) -> None:
     assert all(keys)
 
 
-def test_users_own_flow_sees_last_answers_only(kind: Kind) -> None:
+def test_auth_flow_of_the_user_sees_last_responses_only(kind: Kind) -> None:
     """An `Auth` asks for a token, reads the response, and tries again."""
     seen = []
 
@@ -260,7 +260,7 @@ REDIRECTS: list[tuple[str, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "status", "location"), REDIRECTS)
-def test_redirect_carries_what_it_carries_without_us(kind: Kind, method: str, status: int, location: str) -> None:
+def test_redirect_is_the_same_as_without_us(kind: Kind, method: str, status: int, location: str) -> None:
     """`Authorization` and cookies do not go to another origin; method and body are the client's decision."""
     sent = []
     for guarded in (False, True):

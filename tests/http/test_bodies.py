@@ -347,7 +347,7 @@ def test_forgotten_answer_gives_its_probe_back(http: Http, raw: RawServer) -> No
 
 
 @pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
-async def test_cancelled_reader_teaches_nothing(kind: type[Http], raw: RawServer) -> None:
+async def test_cancelled_reader_is_no_evidence(kind: type[Http], raw: RawServer) -> None:
     """It is neither a failure, nor a success that would end a run of failures; its connection is closed."""
     breaker = CircuitBreaker(fail_max=2, failure_rate=None, break_duration=30)
     transport = kind.ours.AsyncTransport(Pipeline(breaker), verify=TLS)
@@ -371,7 +371,7 @@ async def test_cancelled_reader_teaches_nothing(kind: type[Http], raw: RawServer
             task = asyncio.ensure_future(read())
             await reading.wait()
             reading.clear()
-            await asyncio.sleep(0)  # it waits for the next part
+            await asyncio.sleep(0)  # the reader waits for the next part
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()

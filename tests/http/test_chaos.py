@@ -73,7 +73,7 @@ def short(kind: Kind, seconds: float) -> float:
     return seconds if kind.is_async else seconds / 100
 
 
-# -- what a client sees ---------------------------------------------------------------------------------------------
+# -- faults of requests ---------------------------------------------------------------------------------------------
 
 
 def test_errors_are_statuses(kind: Kind) -> None:
@@ -169,10 +169,10 @@ def test_lost_request_without_a_timeout_is_given_up_in_the_end(kind: Kind) -> No
 # -- bodies ---------------------------------------------------------------------------------------------------------
 
 
-def test_truncated_body_breaks_off_where_it_says(kind: Kind) -> None:
+def test_truncated_body_breaks_off_after_its_bytes(kind: Kind) -> None:
     """The head of the response is right, and so are the first bytes."""
     client = client_of(kind, kind.script(with_body(kind, LONG, LONG, LONG)), TruncatedBody(keep=505))
-    read: list[bytes] = []  # what came before the error counts
+    read: list[bytes] = []  # the data before the error
 
     async def later() -> None:
         async with client.stream("GET", URL) as response:
@@ -223,7 +223,7 @@ def test_body_may_drip_and_break_off(kind: Kind) -> None:
         streamed(kind, client)
 
 
-def test_spoiled_response_keeps_all_else(kind: Kind) -> None:
+def test_spoiled_response_keeps_everything_else(kind: Kind) -> None:
     """It keeps its status, headers and extensions."""
 
     def step(request: Any) -> Any:
@@ -312,7 +312,7 @@ def test_real_connections_are_free_after_every_fault(http: Http, server: Server)
     assert chaos.snapshot()["injected"].keys() == {"truncated_body", "dripping_body", "errors", "reset"}
 
 
-# -- whom, how often, when ------------------------------------------------------------------------------------------
+# -- targets, shares, times -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_faults_happen_in_their_time(kind: Kind) -> None:
     statuses = []
     for _ in range(3):
         statuses.append(kind.send(client).status_code)
-        chaos.experiment.began -= 20  # so many seconds go by
+        chaos.experiment.began -= 20  # as if 20 s had passed
     assert statuses == [200, 503, 200]
 
 

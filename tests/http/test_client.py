@@ -187,7 +187,7 @@ def test_requests_through_a_proxy_are_guarded(
     kind.close()
 
 
-def test_environment_is_not_trusted_where_the_user_says_so(
+def test_proxies_of_the_environment_can_be_switched_off(
     kind: Kind, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`trust_env=False` and `NO_PROXY` are obeyed."""
@@ -328,7 +328,7 @@ def test_mock_can_stand_beneath(kind: Kind) -> None:
     assert kind.send(client).content == b"one two"
 
 
-# -- the user's own judgement ---------------------------------------------------------------------------------------
+# -- the user's own classifier --------------------------------------------------------------------------------------
 
 
 def test_users_classifier_is_used(kind: Kind) -> None:

@@ -20,7 +20,7 @@ from tests.http.raw import RawServer, hanging
 from tests.http.server import Answer, Server
 
 REQUESTS = int(os.environ.get("RESILIENT_RETRIED_REQUESTS", "120"))
-"""So many are retried: more than an HTTP/2 connection may have streams. With 10,000 it takes minutes."""
+"""The number of retried requests: more than an HTTP/2 connection may have streams. With 10,000 it takes minutes."""
 
 PROTOCOLS = {"httptools": {}, "h2": {"http1": False, "http2": True}}
 
@@ -183,7 +183,7 @@ async def cut(kind: type[Http], case: Case, ticks: int) -> bool:
         over = task.done()
         task.cancel()
         await asyncio.wait([task])
-        await asyncio.sleep(1)  # closing goes on without him who was cancelled
+        await asyncio.sleep(1)  # closing goes on after the cancellation
         await transport.pipeline._drain(current_async())
         assert is_free(transport)
         assert len(transport.transport._pool.connections) == network.open

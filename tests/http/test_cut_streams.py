@@ -151,7 +151,7 @@ async def test_request_that_hangs_leaves_the_others_of_its_connection_alone(
         async with kind.library.AsyncClient(transport=transport, timeout=timeout) as client:
             assert (await plain.get(url)).status_code == 200
             hanging = asyncio.ensure_future(client.get(f"{url}/hang"))
-            await asyncio.sleep(0)  # it is the one that reads
+            await asyncio.sleep(0)  # this request reads the connection
             other = asyncio.ensure_future(plain.get(f"{url}/held"))
             with pytest.raises(kind.library.TimeoutException):
                 await hanging
@@ -194,7 +194,7 @@ def hang(client: Any, kind: type[Http], url: str) -> None:
 
 
 @both
-async def test_dead_connection_is_replaced_when_a_request_on_it_is_cut_short(
+async def test_dead_connection_is_replaced_when_a_request_on_it_is_cancelled(
     kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing has arrived on it for some time. It is closed when its last request has ended."""
@@ -298,7 +298,7 @@ async def test_wait_for_a_stream_is_no_latency(kind: type[Http], raw_http2: RawH
         await until(lambda: raw_http2.held)
         began = time.monotonic()
         waiting = asyncio.ensure_future(client.get(raw_http2.origin))
-        await asyncio.sleep(SOON)  # until it is in line
+        await asyncio.sleep(SOON)  # until it waits in the queue
         await asyncio.sleep(SOON)
         raw_http2.let_go()
         await asyncio.gather(holder, waiting)
@@ -358,7 +358,7 @@ async def test_requests_in_the_queue_go_to_another_connection_when_theirs_breaks
 
 
 @both
-async def test_request_that_finds_its_connection_closed_has_not_been_sent(kind: type[Http]) -> None:
+async def test_request_on_a_closed_connection_has_not_been_sent(kind: type[Http]) -> None:
     """The pool gives it another one."""
     core = importlib.import_module("httpcore" if kind.name.startswith("httpx.") else "httpcore2")
     state = h2.connection.H2Connection()

@@ -45,7 +45,7 @@ def test_events_agree_with_what_was_learned(kind: Kind, method: str) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: Pipeline(Retry(2, wait=0)), lambda: standard("users")])
-def test_failed_response_that_comes_back_is_no_success(kind: Kind, make: Callable[[], Pipeline]) -> None:
+def test_failed_response_that_is_returned_is_no_success(kind: Kind, make: Callable[[], Pipeline]) -> None:
     """The caller has a 503; the call has failed."""
     pipeline = make()
     told = EventRecorder(pipeline)

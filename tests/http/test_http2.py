@@ -135,7 +135,7 @@ def test_post_that_is_reset_in_mid_upload_is_not_sent_again(http: Http, raw_http
 
 
 @pytest.mark.parametrize("kind", ASYNC_CLIENTS, ids=lambda kind: kind.name)
-async def test_reset_that_another_request_has_heard_is_a_failure_of_the_servers(
+async def test_reset_that_another_request_has_read_is_a_failure_of_the_server(
     kind: type[Http], raw_http2: RawHttp2Server
 ) -> None:
     """The clients raise `LocalProtocolError` then, as for an error of their user."""

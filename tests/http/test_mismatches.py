@@ -138,7 +138,7 @@ def test_asynchronous_client_cannot_have_a_plain_transport(library: Any, name: s
     asyncio.run(main())
 
 
-def test_client_of_the_other_library_is_told_which_transport_it_needs(kind: Kind) -> None:
+def test_error_for_a_client_of_the_other_library_names_its_transport(kind: Kind) -> None:
     """The error shows nothing of its request."""
     other = httpx2 if kind.library is httpx else httpx
     script = kind.script()

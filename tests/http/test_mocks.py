@@ -126,7 +126,7 @@ def test_copies_of_a_hedge_use_the_patch(kind: Kind) -> None:
         assert kind.send(client, url=NOWHERE).text == "mocked"
 
 
-# -- the usual ones -------------------------------------------------------------------------------------------------
+# -- ordinary faults ------------------------------------------------------------------------------------------------
 
 
 def test_pytest_httpx(of_httpx: Kind, request: pytest.FixtureRequest) -> None:

@@ -234,7 +234,7 @@ def test_requests_at_once_under_one_retry_are_each_sent_once(kind: Kind) -> None
     assert len(script.sent) == 8
 
 
-# -- headers of those who repeat ------------------------------------------------------------------------------------
+# -- headers of callers that repeat ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

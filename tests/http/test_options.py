@@ -75,7 +75,7 @@ def refused(kind: Kind, client: Any, url: str, **options: Any) -> bool:
         (lambda request: request.headers.get("X-Tenant"), "http://example.org/", "http://example.com/?tenant"),
     ],
 )
-def test_by_says_which_requests_share_a_circuit(kind: Kind, by: Any, same: str, other: str) -> None:
+def test_by_decides_which_requests_share_a_circuit(kind: Kind, by: Any, same: str, other: str) -> None:
     """The key is the origin by default, the host, or the result of a function of the request."""
     client = kind.open(breaking(), kind.script(503), by=by)
     headers = {"X-Tenant": "one"}
@@ -96,7 +96,7 @@ def test_by_that_raises_is_the_callers_error(kind: Kind) -> None:
     assert script.sent == []
 
 
-def test_key_of_a_request_stands_in_for_by(kind: Kind) -> None:
+def test_key_of_a_request_replaces_by(kind: Kind) -> None:
     """It replaces the key of every origin."""
     client = kind.open(breaking(), kind.script(503))
     kind.send(client, **own(key="reports"))
@@ -161,7 +161,7 @@ def test_idle_circuit_is_forgotten(kind: Kind) -> None:
     assert keyed(client).snapshot()["keys"] == 1
 
 
-def test_adaptive_limit_is_one_for_each_origin_and_whoever_shares_it_shares_them(kind: Kind) -> None:
+def test_each_origin_has_its_own_adaptive_limit(kind: Kind) -> None:
     """A full limit does not refuse requests to another origin."""
     pipeline = Pipeline(AdaptiveLimit(1, name="limit"))
     first, second = kind.open(pipeline, kind.script()), kind.open(pipeline, kind.script())
@@ -338,7 +338,7 @@ def test_nothing_of_ours_goes_to_where_a_redirect_leads(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(("buffer", "requests"), [(8, 2), (7, 1), (0, 1)])
-def test_buffer_says_how_long_a_stream_may_be_to_be_repeated(kind: Kind, buffer: int, requests: int) -> None:
+def test_buffer_bounds_the_streams_that_are_repeated(kind: Kind, buffer: int, requests: int) -> None:
     """The limit is exact to the byte."""
     script = kind.script(503)
     client = kind.open(retrying(2), script, buffer=buffer)
@@ -370,7 +370,7 @@ def test_attempt_header_counts_attempts(kind: Kind, option: Any, name: str) -> N
 
 
 @pytest.mark.parametrize(("option", "name"), [(True, "X-Deadline-Ms"), ("x-left", "X-Left")])
-def test_deadline_header_tells_the_milliseconds_that_are_left(kind: Kind, option: Any, name: str) -> None:
+def test_deadline_header_has_the_milliseconds_that_are_left(kind: Kind, option: Any, name: str) -> None:
     """The value is the shortest limit of this attempt, rounded down to whole milliseconds."""
     script = kind.script(503, 503)
     client = kind.open(
@@ -455,7 +455,7 @@ def test_deadline_caps_a_client_without_timeouts(kind: Kind) -> None:
     assert set(limits(script)[0]) == {"connect", "read", "write", "pool"}
 
 
-def test_deadline_caps_phases_of_which_a_request_says_nothing(kind: Kind) -> None:
+def test_deadline_caps_phases_without_a_timeout(kind: Kind) -> None:
     """A phase without a timeout gets the time of the attempt."""
     script = kind.script()
     kind.send(kind.open(Pipeline(Timeout(10)), script), extensions={"timeout": {"read": 2}})
@@ -555,7 +555,7 @@ def test_deadline_that_has_passed_sends_nothing(kind: Kind) -> None:
     assert script.sent == []
 
 
-# -- what a request says for itself ---------------------------------------------------------------------------------
+# -- options of a request -------------------------------------------------------------------------------------------
 
 
 def test_request_can_be_sent_past_the_pipeline(kind: Kind) -> None:
@@ -574,7 +574,9 @@ def test_request_can_be_sent_past_the_pipeline(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("method", "idempotent", "requests"), [("POST", True, 2), ("GET", False, 1), ("PUT", False, 1)]
 )
-def test_request_can_say_whether_it_may_be_repeated(kind: Kind, method: str, idempotent: bool, requests: int) -> None:
+def test_option_of_a_request_decides_whether_it_is_repeated(
+    kind: Kind, method: str, idempotent: bool, requests: int
+) -> None:
     """The option overrides the method."""
     script = kind.script(503)
     kind.send(kind.open(retrying(), script), method, **own(idempotent=idempotent))
@@ -582,7 +584,7 @@ def test_request_can_say_whether_it_may_be_repeated(kind: Kind, method: str, ide
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-def test_word_of_the_request_goes_before_its_key(kind: Kind, idempotent: bool) -> None:
+def test_option_of_a_request_overrides_its_key(kind: Kind, idempotent: bool) -> None:
     """`False` forbids the repetition that a key would allow."""
     script = kind.script(503)
     options = own(idempotent=idempotent, idempotency_key="order-7")
@@ -731,7 +733,7 @@ def test_empty_options_of_a_request_change_nothing(kind: Kind) -> None:
         assert len(script.sent) == 2
 
 
-# -- bad values of options ------------------------------------------------------------------------------------------
+# -- invalid options ------------------------------------------------------------------------------------------------
 
 
 async def a_coroutine(request: Any) -> str:

@@ -21,7 +21,7 @@ def own(**options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("option", "name"), [(True, "X-Priority"), ("x-class", "X-Class")])
-def test_priority_header_tells_the_class_of_the_call(kind: Kind, option: Any, name: str) -> None:
+def test_priority_header_has_the_priority_of_the_call(kind: Kind, option: Any, name: str) -> None:
     """Every attempt has it; the default is "normal"."""
     script = kind.script(503, 200, 200)
     client = kind.open(retrying(), script, priority_header=option)
@@ -31,7 +31,7 @@ def test_priority_header_tells_the_class_of_the_call(kind: Kind, option: Any, na
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_request_may_say_its_own_class(kind: Kind, method: str) -> None:
+def test_request_may_set_its_own_priority(kind: Kind, method: str) -> None:
     """Its option replaces the priority around it, for this request only."""
     script = kind.script()
     client = kind.open(retrying(), script, priority_header=True)
@@ -44,7 +44,7 @@ def test_request_may_say_its_own_class(kind: Kind, method: str) -> None:
     assert current_priority() == "normal"
 
 
-def test_class_of_a_request_is_known_to_its_pipeline(kind: Kind) -> None:
+def test_pipeline_uses_the_priority_of_a_request(kind: Kind) -> None:
     """A limit that keeps its last places for others refuses it."""
     shares: Any = {"critical": 1, "normal": 1, "sheddable": 0.5}
     limit = AdaptiveLimit(2, shares=shares)
@@ -59,7 +59,7 @@ def test_class_of_a_request_is_known_to_its_pipeline(kind: Kind) -> None:
     assert kind.send(client, extensions=own(priority="critical")).status_code == 200
 
 
-def test_no_priority_is_told_by_default(kind: Kind) -> None:
+def test_no_priority_is_sent_by_default(kind: Kind) -> None:
     """A request with a priority for its pipeline does not send it either."""
     script = kind.script()
     client = kind.open(retrying(), script)

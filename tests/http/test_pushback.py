@@ -17,7 +17,7 @@ def slept(seconds: float, kind: Kind) -> float:
     return seconds if kind.is_async else seconds / 1000
 
 
-# -- at least as long as asked --------------------------------------------------------------------------------------
+# -- waits ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [429, 503, 500])
@@ -71,7 +71,7 @@ def test_reset_of_a_rate_limit_is_waited_for(kind: Kind, headers: dict[str, str]
         script = kind.script((429, headers))
         assert kind.send(kind.open(Pipeline(Retry(2, wait=0, max_retry_after=1000)), script)).status_code == 200
         assert script.waits()[0] == pytest.approx(seconds)
-    pipeline = Pipeline(Retry(2, max_retry_after=0))  # says what was asked, and does not wait
+    pipeline = Pipeline(Retry(2, max_retry_after=0))  # returns the response without a wait
     heard = heard_by(pipeline)
     kind.send(kind.open(pipeline, kind.script((429, headers))))
     assert named(heard, "GaveUp")[0].reason == f"asked to wait {seconds:g} s, longer than 0 s"
@@ -86,7 +86,7 @@ def test_reset_in_seconds_since_1970_is_waited_for(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 408])
-def test_reset_of_a_rate_limit_says_nothing_beside_another_failure(kind: Kind, status: int) -> None:
+def test_reset_of_a_rate_limit_does_not_count_with_another_failure(kind: Kind, status: int) -> None:
     """Servers send it with every response."""
     script = kind.script((status, {"X-RateLimit-Reset": "50"}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -125,10 +125,10 @@ def test_no_copy_is_sent_sooner_than_asked(kind: Kind, reason: str) -> None:
     assert (response.status_code, len(script.sent)) == (429, 1)
 
 
-# -- or not at all --------------------------------------------------------------------------------------------------
+# -- no wait --------------------------------------------------------------------------------------------------------
 
 
-def test_pause_beyond_the_cap_ends_the_trying_at_once(kind: Kind) -> None:
+def test_pause_beyond_the_cap_ends_the_attempts_at_once(kind: Kind) -> None:
     """The response is returned with its body, without a wait."""
     script = kind.script((429, {"Retry-After": "61"}))
     pipeline = Pipeline(Retry(3, wait=0))
@@ -149,7 +149,7 @@ def test_cap_can_be_chosen(kind: Kind) -> None:
     assert len(script.sent) == 2
 
 
-def test_pause_beyond_the_deadline_ends_the_trying_at_once(kind: Kind) -> None:
+def test_pause_beyond_the_deadline_ends_the_attempts_at_once(kind: Kind) -> None:
     """No wait begins that would outlive it."""
     script = kind.script((503, {"Retry-After": "20"}))
     pipeline = Pipeline(Timeout(10), Retry(3, wait=0))
@@ -160,7 +160,7 @@ def test_pause_beyond_the_deadline_ends_the_trying_at_once(kind: Kind) -> None:
     assert "outlive the deadline" in named(heard, "GaveUp")[0].reason
 
 
-def test_pause_that_ends_the_trying_costs_no_token(kind: Kind) -> None:
+def test_pause_that_ends_the_attempts_costs_no_token(kind: Kind) -> None:
     """Only extra requests are paid for."""
     budget = Budget()
     before = budget.snapshot()
@@ -177,7 +177,7 @@ def test_circuit_counts_what_asks_for_a_pause(kind: Kind) -> None:
         kind.send(client)
 
 
-# -- what makes no sense --------------------------------------------------------------------------------------------
+# -- invalid pauses -------------------------------------------------------------------------------------------------
 
 NONSENSE: list[Any] = [
     {"Retry-After": "-5"},
@@ -215,7 +215,7 @@ def test_invalid_pauses_are_ignored(kind: Kind, headers: Any) -> None:
 def test_longest_counts_of_a_field_that_was_sent_twice(kind: Kind, name: str) -> None:
     """The server and a proxy sent it, and the client's headers joined both."""
     seconds = 3.0 if name == "retry-after-ms" else 3000.0
-    pipeline = Pipeline(Retry(2, max_retry_after=0))  # says what was asked, and does not wait
+    pipeline = Pipeline(Retry(2, max_retry_after=0))  # returns the response without a wait
     heard = heard_by(pipeline)
     kind.send(kind.open(pipeline, kind.script((429, [(name, "20"), (name, "3000")]))))
     assert named(heard, "GaveUp")[0].reason == f"asked to wait {seconds:g} s, longer than 0 s"

@@ -99,7 +99,7 @@ def test_redirects_are_read_and_followed(http: Http, raw: RawServer) -> None:
     assert http.all_free()
 
 
-# -- by when --------------------------------------------------------------------------------------------------------
+# -- time limits ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_rest_of_a_long_body_is_no_part_of_the_attempt(http: Http, raw: RawServe
     assert http.all_free()
 
 
-# -- who reads ------------------------------------------------------------------------------------------------------
+# -- streams --------------------------------------------------------------------------------------------------------
 
 
-def test_stream_is_its_readers(http: Http, raw: RawServer) -> None:
+def test_stream_that_breaks_off_is_not_repeated(http: Http, raw: RawServer) -> None:
     """A stream that breaks off is not repeated."""
     raw.script.append(breaking_off())
     http.open(Pipeline(Retry(2, wait=0)))
@@ -206,7 +206,7 @@ def test_no_timeout_counts_while_a_stream_is_read(http: Http, raw: RawServer) ->
         pytest.fail("five times out of time")
 
 
-def test_send_says_whether_it_streams(http: Http, server: Server) -> None:
+def test_argument_of_send_decides_whether_it_streams(http: Http, server: Server) -> None:
     """SDKs call `send` with `stream=`."""
     http.open(Pipeline(Retry(2, wait=0)))
     request = http.client.build_request("GET", server.origin)

@@ -185,7 +185,7 @@ def test_answer_comes_through_the_standard_pipeline(sdk: Sdk, server: SdkServer)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_burst_of_failures_is_ridden_out(sdk: Sdk, server: SdkServer, streamed: bool) -> None:
+def test_call_succeeds_after_a_burst_of_failures(sdk: Sdk, server: SdkServer, streamed: bool) -> None:
     """500s, an overloaded server, a connection that is reset before the head: the call succeeds, with one idempotency
     key."""
     server.script.extend([Refusal(500), Refusal(503), Cut(0), Cut(0, "close"), Refusal(502)])

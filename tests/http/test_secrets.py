@@ -113,7 +113,7 @@ OPTIONS: dict[str, Any] = {"idempotency_key": True, "attempt_header": True, "dea
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_failure_statuses_tell_no_secret(kind: Kind, watch: Watch, method: str) -> None:
+def test_failure_statuses_show_no_secret(kind: Kind, watch: Watch, method: str) -> None:
     """Retries, a circuit that opens, and rejections are covered."""
     pipeline = everything(kind)
     script = kind.script(*[(503, {"Set-Cookie": "session=s3cret-cookie", "Location": URL})] * 9)
@@ -179,7 +179,7 @@ def test_illegal_header_reaches_the_user_only(watch: Watch, servers: tuple[Serve
     assert watch.leaks() == []
 
 
-def test_no_connection_tells_no_secret(kind: Kind, watch: Watch) -> None:
+def test_connect_errors_show_no_secret(kind: Kind, watch: Watch) -> None:
     """Hosts are shown, as names of circuits; passwords and queries are not."""
     script = kind.script(*[kind.library.ConnectError("nobody")] * 9)
     client = kind.open(everything(kind), script, **OPTIONS)
@@ -191,7 +191,7 @@ def test_no_connection_tells_no_secret(kind: Kind, watch: Watch) -> None:
     assert watch.leaks() == []
 
 
-def test_timeouts_and_hedges_tell_no_secret(kind: Kind, watch: Watch) -> None:
+def test_timeouts_and_hedges_show_no_secret(kind: Kind, watch: Watch) -> None:
     """The output has neither the caller nor the URL."""
 
     def silent(request: Any) -> Any:
@@ -209,7 +209,7 @@ def test_timeouts_and_hedges_tell_no_secret(kind: Kind, watch: Watch) -> None:
     assert watch.leaks(caught.value) == []
 
 
-def test_fallback_around_tells_no_secret(kind: Kind, watch: Watch) -> None:
+def test_fallback_around_shows_no_secret(kind: Kind, watch: Watch) -> None:
     """Of the error that it replaced, only the type is shown."""
 
     def quoting(request: Any) -> Any:
@@ -220,7 +220,7 @@ def test_fallback_around_tells_no_secret(kind: Kind, watch: Watch) -> None:
     assert watch.leaks() == []
 
 
-def test_closing_that_fails_tells_no_secret(kind: Kind, watch: Watch) -> None:
+def test_closing_that_fails_shows_no_secret(kind: Kind, watch: Watch) -> None:
     """The error of closing a discarded response is logged at debug."""
     library = kind.library
 
@@ -267,7 +267,7 @@ def test_mistaken_options_do_not_quote_keys(kind: Kind) -> None:
     assert "s3cret" not in str(wrong_options.value)
 
 
-def test_standard_hedged_tells_no_secret(kind: Kind, watch: Watch) -> None:
+def test_standard_hedged_shows_no_secret(kind: Kind, watch: Watch) -> None:
     """The preset is the one that most users have."""
     if not kind.is_async:
         return

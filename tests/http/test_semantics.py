@@ -275,7 +275,7 @@ def test_date_without_a_zone_is_in_gmt_wherever_this_runs(
         time.tzset()
 
 
-# -- those who repeat by themselves ---------------------------------------------------------------------------------
+# -- callers that repeat --------------------------------------------------------------------------------------------
 
 
 @search(200)

@@ -39,7 +39,7 @@ def heard_by(pipeline: Pipeline) -> list[Any]:
     return heard
 
 
-# -- what is sent again ---------------------------------------------------------------------------------------------
+# -- repetition -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
@@ -144,10 +144,10 @@ def test_retry_in_a_nested_pipeline_does_not_repeat_a_post(http: Http, server: S
     assert len(server.seen) == 3
 
 
-# -- what comes back ------------------------------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------------------------
 
 
-def test_last_response_comes_back_with_its_body(http: Http, server: Server) -> None:
+def test_last_response_is_returned_with_its_body(http: Http, server: Server) -> None:
     """httpx's users expect that; `raise_for_status` is theirs to call."""
     server.script.extend([503, 500, Answer(502, b"the last words", {"X-Why": "because"})])
     response = http.open(retrying()).send("GET", server.origin)
@@ -170,7 +170,7 @@ def test_last_response_can_be_streamed(http: Http, server: Server) -> None:
     assert http.open(retrying(2)).stream(server.origin, lambda: None) == [b"second"]
 
 
-def test_long_error_comes_back_whole(http: Http, server: Server) -> None:
+def test_long_error_is_returned_whole(http: Http, server: Server) -> None:
     """The rest is read when its user does."""
     body = bytes(range(256)) * 4096
     server.script.append(Answer(500, body))
@@ -186,7 +186,7 @@ def test_other_statuses_are_answers(http: Http, server: Server) -> None:
     assert len(server.seen) == 1
 
 
-def test_last_error_comes_back_with_a_note(http: Http) -> None:
+def test_last_error_is_raised_with_a_note(http: Http) -> None:
     """It is httpx's own, and has the request."""
     with pytest.raises(http.library.ConnectError) as caught:
         http.open(retrying()).send("GET", refused_origin())
@@ -221,7 +221,7 @@ def test_retry_after_is_kept(http: Http, server: Server) -> None:
     assert [event.wait for event in heard if type(event).__name__ == "Retrying"] == [0.05]
 
 
-def test_retry_after_beyond_the_cap_ends_the_trying(http: Http, server: Server) -> None:
+def test_retry_after_beyond_the_cap_ends_the_attempts(http: Http, server: Server) -> None:
     """No attempt comes too early: the response is returned at once."""
     server.script.append(Answer(429, b"later", {"Retry-After": "3600"}))
     response = http.open(retrying()).send("GET", server.origin)
@@ -229,7 +229,7 @@ def test_retry_after_beyond_the_cap_ends_the_trying(http: Http, server: Server) 
     assert len(server.seen) == 1
 
 
-def test_retry_after_beyond_the_deadline_ends_the_trying(http: Http, server: Server) -> None:
+def test_retry_after_beyond_the_deadline_ends_the_attempts(http: Http, server: Server) -> None:
     """No wait begins that would outlive it."""
     server.script.append(Answer(503, headers={"Retry-After": "30"}))
     assert http.open(Pipeline(Timeout(10), Retry(wait=0))).send("GET", server.origin).status_code == 503
@@ -242,7 +242,7 @@ def test_invalid_retry_after_is_ignored(http: Http, server: Server) -> None:
     assert http.open(retrying()).send("GET", server.origin).status_code == 200
 
 
-# -- judgement ------------------------------------------------------------------------------------------------------
+# -- classification -------------------------------------------------------------------------------------------------
 
 
 def test_pipelines_own_classifier_is_kept(http: Http, server: Server) -> None:
@@ -280,7 +280,7 @@ def test_subclass_of_the_classifier_that_raises_frees_the_connection(http: Http,
     setattr(Broken, part, raises)
     breaker = CircuitBreaker(None, fail_max=1)
     http.open(retrying(3, breaker, classify=Broken()))
-    url = server.origin if part == "result" else "http://127.0.0.1:1/"  # where no server listens
+    url = server.origin if part == "result" else "http://127.0.0.1:1/"  # refuses connections
     for _ in range(3):
         with pytest.raises(LookupError, match="of the subclass"):
             http.send("GET", url)
@@ -290,7 +290,7 @@ def test_subclass_of_the_classifier_that_raises_frees_the_connection(http: Http,
     assert all(gate["state"] == "closed" and not gate["failures"] for gate in gates.values())
 
 
-def test_callers_mistake_is_not_repeated(http: Http, server: Server) -> None:
+def test_error_of_the_caller_is_not_repeated(http: Http, server: Server) -> None:
     """A URL that no transport supports is no evidence about a server."""
     pipeline = retrying(3, CircuitBreaker(fail_max=1, failure_rate=None))
     heard = heard_by(pipeline)
@@ -372,7 +372,7 @@ def test_streamed_answer_is_untouched(http: Http, server: Server) -> None:
     assert http.all_free()
 
 
-# -- the transport itself -------------------------------------------------------------------------------------------
+# -- construction and closing ---------------------------------------------------------------------------------------
 
 
 def test_default_is_the_standard_pipeline(http: Http, server: Server) -> None:
@@ -445,7 +445,7 @@ def test_redirects_are_calls_of_their_own(http: Http, server: Server, other: Ser
     assert (len(server.seen), len(other.seen)) == (2, 2)
 
 
-def test_users_pipeline_stands_for_the_transports_calls(http: Http, server: Server) -> None:
+def test_users_pipeline_controls_the_transports_calls(http: Http, server: Server) -> None:
     """Its listeners, its switch and its closing work for them."""
     pipeline = retrying(name="users")
     heard = heard_by(pipeline)
@@ -461,13 +461,13 @@ def test_users_pipeline_stands_for_the_transports_calls(http: Http, server: Serv
         http.send("GET", server.origin)
 
 
-def test_registry_knows_the_pipeline_that_is_in_use(http: Http) -> None:
+def test_registry_has_the_pipeline_in_use(http: Http) -> None:
     """That pipeline has the circuits in use."""
     http.open(standard("in use"))
     assert registry.pipeline("in use") is http.transport.pipeline
 
 
-def test_events_tell_no_query_and_no_header(http: Http, server: Server) -> None:
+def test_events_show_no_query_and_no_header(http: Http, server: Server) -> None:
     """Errors show none either."""
     pipeline = Pipeline(Retry(3, wait=0), CircuitBreaker(fail_max=3, failure_rate=None))
     heard = heard_by(pipeline)

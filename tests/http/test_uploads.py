@@ -98,7 +98,7 @@ def test_upload_in_time_is_sent_again(kind: Kind) -> None:
 @pytest.mark.parametrize(
     "guard", [lambda: Timeout(2), lambda: Pipeline(Retry(1), Timeout(2)), lambda: Pipeline(Timeout(2), Retry(1))]
 )
-def test_deadline_header_tells_the_timeout_of_a_function_around(kind: Kind, guard: Callable[[], Any]) -> None:
+def test_deadline_header_has_the_timeout_of_a_function_around(kind: Kind, guard: Callable[[], Any]) -> None:
     """Each Timeout is a deadline for the calls inside."""
     script = kind.script()
     client = kind.open(Pipeline(Timeout(10)), script, deadline_header=True)

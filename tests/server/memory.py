@@ -157,7 +157,7 @@ def answering(handle: Callable[[], Awaitable[Any]]) -> Any:
     return application
 
 
-# -- applications, and what there is to say of them -----------------------------------------------------------------
+# -- applications ---------------------------------------------------------------------------------------------------
 
 
 async def tell_remaining() -> str:

@@ -34,10 +34,10 @@ class Running:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        # The protocol is named because asyncio sets TCP_NODELAY only where it is: else answers take 40 ms more.
+        # The protocol is named, because asyncio sets TCP_NODELAY only then: otherwise answers take 40 ms more.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()  # who comes before the server does waits
+        self._socket.listen()  # connections before the server starts wait
         self.address = self._socket.getsockname()
         self.origin = f"http://{self.address[0]}:{self.address[1]}"
         self._end: Callable[[], object]
@@ -79,7 +79,7 @@ class Running:
 
     def _run_on_asyncio(self, config: hypercorn.Config) -> Callable[[], object]:
         loop, over = asyncio.new_event_loop(), asyncio.Event()
-        loop.set_exception_handler(lambda *_: None)  # asyncio's streams do not like to be cancelled at the end
+        loop.set_exception_handler(lambda *_: None)  # asyncio's streams report the cancelled tasks at the end
         self._end = lambda: loop.call_soon_threadsafe(over.set)
 
         def run() -> None:

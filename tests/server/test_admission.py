@@ -43,7 +43,7 @@ from tests.server.memory import (
     with_one_inside,
 )
 
-# -- who may come in ------------------------------------------------------------------------------------------------
+# -- admission ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1), lambda: AdaptiveLimit(1)])
@@ -76,7 +76,7 @@ async def test_retry_after_is_in_whole_seconds(given: float, sent: str) -> None:
 
 
 @on_both
-async def test_limit_that_knows_when_there_is_room_says_so() -> None:
+async def test_limit_gives_its_own_retry_after() -> None:
     """A rate limit gives its own `Retry-After`."""
     app = trusting(answering(tell_remaining), limit=RateLimit(1, per=20, burst=1), retry_after=3)
     assert (await ask(app)).status == 200
@@ -92,7 +92,7 @@ async def test_answers_to_head_have_no_body() -> None:
 
 @pytest.mark.parametrize("limit", [lambda: Bulkhead(1, queue=1), lambda: AdaptiveLimit(1, queue=1)])
 @on_both
-async def test_deadline_that_passes_in_the_queue_is_too_late(limit: Callable[[], Gate]) -> None:
+async def test_deadline_that_passes_in_the_queue_is_504(limit: Callable[[], Gate]) -> None:
     """The application is not called then, and the place in the queue is free again."""
     held = Held()
     gate = limit()
@@ -354,7 +354,7 @@ async def test_sheddable_requests_are_refused_first() -> None:
     assert sorted(admitted) == ["critical"] * 2 + ["normal"] * 3 + ["sheddable"] * 5
 
 
-# -- who is exempt --------------------------------------------------------------------------------------------------
+# -- exempt requests ------------------------------------------------------------------------------------------------
 
 
 async def exempted(app: ServerMiddleware, path: str, **more: Any) -> bool:

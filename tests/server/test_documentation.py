@@ -86,7 +86,7 @@ async def test_function_of_the_example_sets_priorities() -> None:
     ("backend", "about"),
     [("asyncio", "import asyncio\n\nfrom resilient import Retry, detached"), ("trio", "import trio")],
 )
-def test_what_is_shielded_is_not_cut_in_half(backend: str, about: str) -> None:
+def test_shielded_steps_are_not_cut_in_half(backend: str, about: str) -> None:
     """A deadline that passes within the shielded steps does not cancel them."""
     _, names = example(about)
 
@@ -199,7 +199,7 @@ for _ in range({tasks}):
 """
 
 
-def test_queue_hands_the_deadline_on(valkey: Valkey) -> None:
+def test_queue_passes_the_deadline_on(valkey: Valkey) -> None:
     """In another process the time in the queue counts, and an expired task is not done."""
     source, names = example("def work")
     queue = valkey.client()

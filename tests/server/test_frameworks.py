@@ -106,7 +106,9 @@ def test_handler_in_a_thread_is_not_waited_for(site: Site) -> None:
     if site.server.kind == "hypercorn-trio":
         for deadline in LONGER:
             asked = site.begin("/work", round(500 * deadline))
-            assert answer(site.get("/hang", round(1000 * deadline))) == TOO_LATE  # by then it has struck there, too
+            assert (
+                answer(site.get("/hang", round(1000 * deadline))) == TOO_LATE
+            )  # by then the deadline has passed there, too
             if "/work" in site.stage.called:
                 break
         assert not asked.done()
@@ -325,7 +327,7 @@ def test_client_that_does_not_read_holds_no_permit(kind: str) -> None:
         assert bulkhead._at_rest
 
 
-# -- what is let be -------------------------------------------------------------------------------------------------
+# -- requests that run on -------------------------------------------------------------------------------------------
 
 
 def test_stream_runs_on_after_its_first_part(site: Site) -> None:
@@ -402,7 +404,7 @@ def test_websocket_passes_untouched(site: Site) -> None:
     assert held.result().status_code == 200
 
 
-# -- what is told ---------------------------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------------------------------------------
 
 
 def test_registry_and_events_have_the_middleware(site: Site) -> None:

@@ -56,7 +56,7 @@ def capture_logs() -> Iterator[list[logging.LogRecord]]:
         logger.removeHandler(handler)
 
 
-# -- what is learnt -------------------------------------------------------------------------------------------------
+# -- evidence -------------------------------------------------------------------------------------------------------
 
 
 @on_both
@@ -102,7 +102,7 @@ async def test_latency_of_a_stream_is_the_time_to_its_first_part() -> None:
     """The rest depends on its reader."""
     ledger = Ledger()
     await ask(trusting(streaming(2, b"one", 60, b"two"), max_deadline=1, limit=ledger))
-    assert [_rounded(each) for each in ledger.entries] == [("failure", 2)]  # longer than the limit, though let be
+    assert [_rounded(each) for each in ledger.entries] == [("failure", 2)]  # it runs on beyond the limit
     ledger.entries.clear()
     await ask(trusting(streaming(2, b"one", 60, b"two"), max_deadline=5, limit=ledger))
     assert [_rounded(each) for each in ledger.entries] == [("success", 2)]
@@ -121,7 +121,7 @@ async def test_flood_of_short_deadlines_opens_no_circuit() -> None:
 
 
 @on_both
-async def test_request_that_is_cancelled_teaches_nothing() -> None:
+async def test_cancelled_request_is_no_evidence() -> None:
     """Its client has left, or the server stops; the cancellation gets through."""
     ledger = Ledger()
     app = trusting(answering(hang), max_deadline=30, limit=ledger)
@@ -171,7 +171,7 @@ def _answer(status: int) -> Callable[[], Awaitable[int]]:
     return handle
 
 
-# -- what is told ---------------------------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------------------------------------------
 
 
 @on_both
@@ -255,7 +255,7 @@ async def test_shared_middleware_may_be_added_to_starlette() -> None:
     assert heard
 
 
-# -- what it is made of ---------------------------------------------------------------------------------------------
+# -- construction ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

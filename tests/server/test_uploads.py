@@ -319,7 +319,7 @@ async def test_complete_upload_waits_in_the_queue_of_its_limit() -> None:
 
 
 @on_both
-async def test_deadline_that_passes_in_the_queue_after_an_upload_is_too_late() -> None:
+async def test_deadline_that_passes_in_the_queue_after_an_upload_is_504() -> None:
     """The answer is 504, because the body was there in time."""
     held = Held()
     app = trusting(Reader(), limit=Bulkhead(1, queue=1), deadline_header=True)
@@ -486,7 +486,7 @@ def test_guarded_call_beside_a_slow_upload_is_not_ended_with_it() -> None:
     RUN["asyncio"](main)
 
 
-# -- what applications do with their bodies ---------------------------------------------------------------------------
+# -- applications -----------------------------------------------------------------------------------------------------
 
 
 @on_both
@@ -508,7 +508,7 @@ async def test_application_may_answer_before_its_body_has_come() -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 @on_both
-async def test_answer_amid_the_upload_is_sent_and_teaches_nothing(status: int) -> None:
+async def test_answer_amid_the_upload_is_sent_and_is_no_evidence(status: int) -> None:
     """Its latency would measure the client's speed."""
     ledger = Ledger()
 
@@ -609,7 +609,7 @@ async def test_application_learns_that_its_client_left_amid_the_upload() -> None
     assert app.pipeline.snapshot()["in_flight"] == 0
 
 
-# -- what is told -----------------------------------------------------------------------------------------------------
+# -- events -----------------------------------------------------------------------------------------------------------
 
 
 @on_both
