@@ -89,17 +89,17 @@ class Timeout(Wrap, example="2"):
         def within(call: Call) -> Coroutine[Any, Any, Any]:
             return call.runtime.within(call, rest, limit)
 
-        def aside(call: Call) -> Coroutine[Any, Any, Any]:
+        def in_background(call: Call) -> Coroutine[Any, Any, Any]:
             if self.abandon or call.runtime is THREADS:
-                return in_callers_time(call, context, lambda _: self._aside(call, rest, limit))
+                return in_callers_time(call, context, lambda _: self._run_in_background(call, rest, limit))
             return within(call)
 
         if self.abandon or self.thread:
-            return BoundLayer(aside)
+            return BoundLayer(in_background)
         plainly = None if inner.plainly is None else THREADS.plainly_within(inner.plainly, limit)
         return BoundLayer(within, plainly, limited=(rest, limit))
 
-    async def _aside(self, call: Call, inner: Layer, limit: _Limit) -> Any:
+    async def _run_in_background(self, call: Call, inner: Layer, limit: _Limit) -> Any:
         """Run `inner` in the background, wait for it until the limit, and let it go on after that. Raises `TimedOut` at
         the limit, `Rejected` while too much abandoned work is running."""
         abandoned, runtime, context = self._abandoned, call.runtime, limit.context
@@ -110,7 +110,7 @@ class Timeout(Wrap, example="2"):
             raise Rejected(why, pipeline=context.name, policy=self.name)
         lock, parking, left = threading.Lock(), runtime.park(), False
 
-        def tell(work: BackgroundCall) -> None:
+        def emit_end(work: BackgroundCall) -> None:
             now, error = runtime.now(), work.error
             if context.channel.wants[AbandonedEnded]:
                 error = error.error if type(error) is CallbackError else error
@@ -121,7 +121,7 @@ class Timeout(Wrap, example="2"):
                 if not left:
                     parking.wake()
                     return False
-            tell(work)
+            emit_end(work)
             return True
 
         def leave() -> bool:
@@ -147,7 +147,7 @@ class Timeout(Wrap, example="2"):
             with lock:
                 left = leave()
             if not left:  # it ended in the tick in which its caller was cancelled
-                tell(work)
+                emit_end(work)
                 work.close()
             raise
         with lock:

@@ -385,7 +385,7 @@ class Busy(Exception):
 @pytest.mark.parametrize(
     ("retry", "outer", "error", "words"),
     [
-        (Retry(stop=tenacity.stop_after_attempt(1)), Timeout(60), OSError(), "the stop strategy said so"),
+        (Retry(stop=tenacity.stop_after_attempt(1)), Timeout(60), OSError(), "the stop strategy ended the attempts"),
         (Retry(attempts=3, wait=70, max_retry_after=0), Timeout(400), Busy(), "asked to wait 100 s, longer than 0 s"),
         (Retry(attempts=2, wait=7), Timeout(5), OSError(), "a wait of 7 s would outlive the deadline"),
     ],

@@ -126,7 +126,15 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         self.budget = _validation.instance("budget", budget, Budget)
         self.shadow = _validation.flag("shadow", shadow)
         stragglers = Stragglers(_validation.count("max_stragglers", max_stragglers))
-        self._race = Settings(self.name, self.copies, self.delays, accept, self._late, self.budget, stragglers)
+        self._race = Settings(
+            name=self.name,
+            copies=self.copies,
+            delays=self.delays,
+            accept=accept,
+            late=self._late,
+            budget=self.budget,
+            stragglers=stragglers,
+        )
         lingers = self._late and not self.shadow
         self.facts = Facts(
             runs=self.copies,

@@ -111,17 +111,17 @@ class Retry(
         self.nested = nested
         self.shadow = _validation.flag("shadow", shadow)
         self._settings = Settings(
-            self.name,
-            self.attempts,
-            stop,
-            strategy,
-            backoff,
-            predicate,
-            hooks,
-            self.max_retry_after,
-            self.budget,
-            nested == "once",
-            self.shadow,
+            name=self.name,
+            attempts=self.attempts,
+            stop=stop,
+            wait=strategy,
+            backoff=backoff,
+            predicate=predicate,
+            hooks=hooks,
+            max_retry_after=self.max_retry_after,
+            budget=self.budget,
+            once=nested == "once",
+            shadow=self.shadow,
         )
         self.facts = self._facts()
 

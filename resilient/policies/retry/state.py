@@ -232,7 +232,7 @@ class RetryState:
                 elif most is not None and attempt >= most:
                     reason = "attempts spent"
                 elif settings.stop is not None and await _answer(settings.stop, state):
-                    reason = "the stop strategy said so"
+                    reason = "the stop strategy ended the attempts"
                 else:
                     reason = self._why_no_further_attempt(call, attempt, wait, verdict, error)
                 if reason:

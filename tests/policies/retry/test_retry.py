@@ -435,7 +435,7 @@ ENDINGS: dict[str, Ending] = {
     "attempts": Ending(lambda how: Pipeline(Retry(2, wait=0), classify=how.classify), "attempts spent"),
     "stop": Ending(
         lambda how: Pipeline(Retry(5, stop=tenacity.stop_after_attempt(2), wait=0), classify=how.classify),
-        "the stop strategy said so",
+        "the stop strategy ended the attempts",
     ),
     "deadline": Ending(
         lambda how: Pipeline(
