@@ -307,7 +307,7 @@ async def listeners_still_hear() -> None:
 
 
 def locks() -> Iterator[Any]:
-    """All locks of the library, but those that calls keep for themselves."""
+    """Yield all locks of the library, except locks of single calls."""
     kinds = (type(threading.Lock()), type(threading.RLock()))
     for each in gc.get_objects():
         if type(each).__module__.startswith("resilient"):

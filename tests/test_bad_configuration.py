@@ -133,7 +133,7 @@ PLAIN_FUNCTIONS: dict[str, Build] = {
     "events listener": events.listen,
     "Pipeline listener": lambda value: Pipeline(Retry()).listen(value),
 }
-"""Functions whose answer nobody awaits."""
+"""Functions whose answer is not awaited."""
 
 PREDICATES: dict[str, Build] = {
     "Retry on": lambda value: Retry(on=value),
@@ -331,7 +331,7 @@ def test_strategy_that_is_async_is_accepted(argument: str, build: Build, value: 
 
 @table(FUNCTIONS, GENERATORS)
 def test_function_that_is_a_generator_raises_type_error(argument: str, build: Build, value: Any) -> None:
-    """What a generator function returns is always true, and nobody asks it for its items."""
+    """A generator function is refused, because its result is always true and its items are never read."""
     refused(TypeError, argument, build, value)
 
 

@@ -1,4 +1,4 @@
-"""Every Python block of the README and the docs runs as it is printed; those of some documents are tested elsewhere."""
+"""Every Python block of the README and the docs runs as it is printed; some documents have tests elsewhere."""
 
 from __future__ import annotations
 

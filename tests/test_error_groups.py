@@ -193,7 +193,7 @@ def test_on_of_a_retry_looks_into_groups(world: World, on: Any, error: Exception
     ],
 )
 def test_fallback_answers_for_groups(world: World, on: Any, error: Exception) -> None:
-    """For those whose errors it would answer for one by one."""
+    """A Fallback answers for a group if it answers for each of the errors in it."""
     assert world.call(Fallback("stale", on=on)(world.dependency(error).fn)) == "stale"
 
 
@@ -260,7 +260,7 @@ CUTS: list[tuple[BaseException, bool]] = [
 
 @pytest.mark.parametrize(("error", "cut"), CUTS, ids=[repr(error) for error, _ in CUTS])
 def test_group_with_a_cancellation_is_a_cut(error: BaseException, cut: bool) -> None:
-    """Errors of the clean-up beside it do not make it another thing; a Ctrl-C does."""
+    """A group of a cancellation and errors of the clean-up is a cancellation; with a Ctrl-C in it, it is not."""
     assert is_cancellation(error, Cut) is cut
 
 

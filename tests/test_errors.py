@@ -186,7 +186,7 @@ def test_error_with_a_note_keeps_it_when_pickled() -> None:
 
 
 def test_error_raised_by_a_call_pickles(world: World) -> None:
-    """Not only those that were made by hand."""
+    """Errors that policies have raised pickle, too."""
     breaker = CircuitBreaker(name="circuit")
     breaker.isolate()
     error = world.outcome(Pipeline(Retry(), breaker, name="users")(world.dependency().fn)).error
@@ -233,7 +233,7 @@ GATES: dict[Callable[[], Policy], str] = {
 
 @pytest.fixture(params=GATES, ids=["breaker", "rate limit", "bulkhead", "adaptive limit"])
 def refused(request: pytest.FixtureRequest) -> tuple[Rejected, str]:
-    """A refusal of each kind of gate, of which nobody has read anything yet; and a pattern for its message."""
+    """A refusal of each kind of gate, with its message not yet formatted; and a pattern for the message."""
     with pytest.raises(Rejected) as caught:
         Pipeline(request.param(), name="users").call(lambda: None)
     return caught.value, GATES[request.param]

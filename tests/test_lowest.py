@@ -1,4 +1,4 @@
-"""The lowest versions that CI installs are those that pyproject.toml claims."""
+"""CI installs the lowest versions that pyproject.toml claims."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pyproject(*dependencies: str, cli: tuple[str, ...] = ()) -> str:
 
 
 def test_every_package_that_users_get_has_a_lowest_version(lowest: Any) -> None:
-    """Those that are always there, and those of the extras."""
+    """Each required package has a lowest version, those of the extras included."""
     versions = lowest((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert {"httpx", "tenacity", "pybreaker", "httpx2", "trio", "typer", "rich", "starlette", "uvicorn"} <= set(
         versions

@@ -109,7 +109,7 @@ def test_nothing_is_wrong_with_the_plan(make: Make) -> None:
 
 @BOTH
 def test_plan_that_no_longer_fits_is_found(make: Make) -> None:
-    """Whoever changes a figure hears of it."""
+    """A changed figure that cannot work raises a warning."""
     with pytest.warns(PipelineWarning, match="does not fit into 20 s"):
         make(total=20, attempt=9)
 
@@ -275,7 +275,8 @@ async def test_all_three_attempts_fit_the_total(make: Make) -> None:
 
 
 async def outage(make: Make, *, seconds: int, rate: int) -> tuple[Pipeline, list[int], list[int]]:
-    """Twenty seconds of health, so many of failure, and a hundred of health again: calls and requests a second."""
+    """Run 20 good seconds, `seconds` bad ones, and 100 good ones; return the pipeline, and its calls and requests in
+    each second."""
     pipeline = make()
     loop = asyncio.get_running_loop()
     begin = loop.time()

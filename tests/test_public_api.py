@@ -214,7 +214,7 @@ LOADED = "import sys; print(sorted({name.partition('.')[0] for name in sys.modul
 
 
 def test_import_pulls_in_tenacity_and_pybreaker_and_nothing_heavier() -> None:
-    """Whatever comes beside what these two bring along is our own or Python's."""
+    """Besides the modules of these two packages, only ours and Python's are imported."""
     theirs = fresh(f"import tenacity, tenacity.asyncio, pybreaker; {LOADED}")
     ours = fresh(f"import resilient; {LOADED}")
     assert {"tenacity", "pybreaker", "resilient"} <= ours

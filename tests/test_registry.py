@@ -1,4 +1,4 @@
-"""The registry finds named pipelines as long as somebody uses them."""
+"""The registry finds named pipelines as long as something refers to them."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_callback_of_a_plain_callable_returns_it(value: Callable[..., Any]) -> N
 
 @pytest.mark.parametrize("value", LATER, ids=called)
 def test_callback_whose_answer_would_be_a_coroutine_raises_type_error(value: Callable[..., Any]) -> None:
-    """Nobody would await its answer, and a coroutine is always true."""
+    """An async callback is refused: its answer would not be awaited, and a coroutine is always true."""
     with pytest.raises(TypeError) as caught:
         _validation.callback("results", value)
     assert str(caught.value) == f"results must be a plain function, whose answer is not awaited, got {value!r}"
@@ -199,7 +199,7 @@ def test_strategy_of_any_callable_returns_it(value: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("check", [_validation.callback, _validation.strategy])
 @pytest.mark.parametrize("value", [generator, async_generator, functools.partial(generator), Generates()], ids=called)
 def test_callables_of_a_generator_raise_type_error(check: Callable[..., Any], value: Callable[..., Any]) -> None:
-    """What a generator function returns is always true, and nobody would ask it for its items."""
+    """A generator function is refused, because its result is always true and its items are never read."""
     with pytest.raises(TypeError) as caught:
         check("stop", value)
     assert str(caught.value) == f"stop must be a function that returns its answer, got the generator {value!r}"

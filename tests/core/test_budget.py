@@ -1,4 +1,4 @@
-"""A budget pays for extra requests: a share of the successes of late and a small reserve, whoever asks and when."""
+"""A budget pays for extra requests: from a share of recent successes, and from a small reserve."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def successes(budget: Budget, number: int) -> None:
 
 
 def spent(budget: Budget, now: float = 0.0, tries: int = 1000) -> int:
-    """How many of so many extra requests are paid for, all at once."""
+    """Return how many of these extra requests are paid for at one moment."""
     return sum(budget.spend(now) for _ in range(tries))
 
 
@@ -55,7 +55,7 @@ def test_tenths_that_come_one_by_one_add_up() -> None:
 
 @pytest.mark.parametrize(("ratio", "needed"), [(0.1, 10), (0.2, 5), (0.05, 20), (0.3, 4), (1.0, 1), (1 / 3, 3)])
 def test_ratio_is_what_a_success_earns(ratio: float, needed: int) -> None:
-    """So many successes are one extra request, and one fewer is not enough."""
+    """This number of successes pays for one extra request, and one less does not."""
     budget = Budget(ratio, reserve=0)
     successes(budget, needed - 1)
     assert not budget.spend(0.0)
@@ -138,7 +138,7 @@ class Simulated:
         self.tokens = reserve
 
     def pass_time(self, seconds: float, successes: int, steps: int = 4000) -> None:
-        """`successes` spread evenly over `seconds`; those that refill the reserve come first and count as saved up."""
+        """Add `successes` evenly over `seconds`; the first ones refill the reserve and count as saved."""
         earned = successes * self.ratio
         refill = min(earned, max(0.0, self.reserve - self.tokens))
         self.tokens += refill
@@ -179,7 +179,7 @@ moments = st.lists(
 def test_balance_is_that_of_a_simulation(
     ratio: float, reserve: float, ttl: float, story: list[tuple[float, int, int]]
 ) -> None:
-    """Whatever came when, the tokens are those of a simulation in small steps."""
+    """Whatever happened when, there are as many tokens as in a simulation in small steps."""
     cap = 10.0
     budget = Budget(ratio, reserve=reserve, cap=cap, ttl=ttl)
     simulated = Simulated(ratio, reserve, cap, ttl)
@@ -241,7 +241,7 @@ def test_each_dependency_has_a_budget_of_the_same_figures() -> None:
 
 
 def test_dependency_is_known_again_and_none_is_the_budget_itself() -> None:
-    """Whoever shares a budget, shares those of its dependencies."""
+    """Pipelines that share a budget share the budgets of its dependencies, too."""
     budget = Budget()
     assert budget.of("one") is budget.of("one")
     assert budget.of("one") is not budget.of("other")
@@ -266,7 +266,7 @@ def test_extra_requests_of_all_dependencies_are_counted_together() -> None:
 
 
 def test_dependencies_that_are_remembered_are_bounded() -> None:
-    """A stranger who leads a client to ever new ones costs no more memory; 100 are shown."""
+    """Ever new dependencies, as from outside input, take bounded memory; 100 are shown."""
     budget = Budget()
     for number in range(3000):
         budget.of(number).earn()

@@ -210,7 +210,7 @@ def test_current_call_where_nothing_is_guarded_because_of_a_switch_is_none() -> 
 
 
 def test_current_call_where_somebody_listens_is_the_same(world: World) -> None:
-    """Events are told by frames of their own."""
+    """The frames that emit events do not change the current call."""
     pipeline = Pipeline(Retry(), Timeout(5), name="users")
     pipeline.listen(lambda event: None)
     seen, fn = seen_by(world)
@@ -218,7 +218,7 @@ def test_current_call_where_somebody_listens_is_the_same(world: World) -> None:
     assert [call.pipeline for call in seen] == ["users"]
 
 
-# -- beside the caller ----------------------------------------------------------------------------------------------
+# -- in the background ----------------------------------------------------------------------------------------------
 
 
 def hedged(world: World, **options: Any) -> Hedge:
@@ -385,7 +385,7 @@ def test_calls_at_once_do_not_see_each_other(world: World) -> None:
 
 
 def test_copies_in_threads_that_ask_at_once_get_one_id() -> None:
-    """Whoever is first makes it, and nobody makes another."""
+    """The first of several threads makes the id, and all get the same."""
     copies = 8
     for _ in range(20):
         barrier = threading.Barrier(copies)

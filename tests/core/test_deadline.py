@@ -250,7 +250,7 @@ def test_pause_that_fits_is_kept(world: World) -> None:
 
 
 def test_wait_in_a_queue_ends_with_the_deadline(world: World) -> None:
-    """Nothing is sent then, and the place in line is given back."""
+    """Nothing is sent then, and the place in the queue is free again."""
     bulkhead = Bulkhead(1, queue=1)
     pipeline = Pipeline(bulkhead, name="users")
     dependency = world.dependency(Until(left_queue(bulkhead), 7), 8)
@@ -606,7 +606,8 @@ async def _look(seen: list[Any]) -> None:
 
 @pytest.mark.virtual_time
 async def test_detached_task_has_neither_deadline_nor_priority() -> None:
-    """Those of the call around stay behind; what the block itself awaits in its task is still a part of the call."""
+    """A task has neither the deadline nor the priority of the outer call; the block itself is still part of that
+    call."""
     seen: list[Any] = []
 
     @Pipeline(Timeout(20), Retry(2))
@@ -830,7 +831,7 @@ async def test_header_says_how_many_milliseconds_are_left(value: Any) -> None:
 )
 @pytest.mark.virtual_time
 async def test_header_is_bounded_and_its_journey_counts(value: str, options: Any, left: float) -> None:
-    """By the limit of whoever does the work, and by the time in the queue."""
+    """The server's own limit, and the time in the queue, shorten the received deadline."""
     with deadline.from_header(value, **options):
         assert remaining() == left
 
@@ -990,7 +991,7 @@ def test_deadline_ends_no_other_that_was_begun_in_its_block() -> None:
 
 @pytest.mark.virtual_time
 async def test_no_timer_is_left_in_virtual_time() -> None:
-    """Time does not run on to a deadline for which nobody waits."""
+    """Virtual time does not move to a deadline that nothing waits for."""
 
     @Pipeline(Retry(), Timeout(5))
     async def fetch() -> None:

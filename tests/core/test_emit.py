@@ -1,4 +1,4 @@
-"""What is told of calls and attempts is what the policies learned, on every path."""
+"""Events of calls and attempts have the verdicts that the policies learned, on every path."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_listener_finds_the_call_that_is_told_of(world: World, way: Any, wanted:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_shadow_report_and_trace_have_what_was_learned(world: World, way: Any, tmp_path: Path) -> None:
-    """Of calls that would have been refused, those that really went well."""
+    """Of the calls that would have been refused, the report counts those that succeeded."""
     ledger = LearningRecorder()
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60, shadow=True)
     pipeline = Pipeline(ledger, breaker, name="users", classify=BadResults())
@@ -242,5 +242,5 @@ async def test_cancelled_call_says_nothing() -> None:
 
 
 def test_event_has_a_verdict_by_default() -> None:
-    """For those who make events by hand."""
+    """An event that is made by hand has the verdict "nothing"."""
     assert CallEnded("", 0.0, "f", 1, 0.0, "success", None).verdict == "nothing"

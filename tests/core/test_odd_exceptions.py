@@ -1,4 +1,4 @@
-"""Exceptions whose attributes misbehave: the caller gets them all the same, and no policy is blind to them."""
+"""Exceptions whose attributes raise: the caller gets them unchanged, and every policy handles them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def caught(world: World, policy: Policy, error: Exception) -> object:
 
 @pytest.mark.parametrize("policies", POLICIES.values(), ids=POLICIES)
 def test_exception_that_misbehaves_reaches_the_caller(world: World, kind: type[Exception], policies: Any) -> None:
-    """Nothing of it replaces it, and no permit is lost; whether somebody listens or not."""
+    """The caller gets the exception itself, and no permit is lost, with and without listeners."""
     for listens in (False, True):
         pipeline, error = Pipeline(*policies()), kind("x")
         if listens:

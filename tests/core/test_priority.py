@@ -49,6 +49,6 @@ async def test_priority_of_a_generator_that_is_dropped_disturbs_nobody() -> None
 
 @pytest.mark.parametrize("name", ["urgent", "", "Critical", None, 1])
 def test_priority_unknown_is_refused_by_name(name: object) -> None:
-    """A class that nobody knows would never be treated as meant."""
+    """An unknown priority is refused, because no policy could treat it as meant."""
     with pytest.raises(ValueError, match="critical, normal, sheddable"):
         priority(name)  # type: ignore[arg-type]

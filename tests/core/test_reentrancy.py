@@ -164,7 +164,8 @@ def test_everything_may_be_called_in_the_midst_of_everything(
 
 
 def test_switch_that_interrupts_a_switch_is_the_last_word() -> None:
-    """For all pipelines, also those that the first one has yet to come to, and for one that is being built."""
+    """The interrupting switch decides for all pipelines, also those not yet reached, and for one that is being
+    built."""
     pipelines = [Pipeline(Retry(2)) for _ in range(3)]
     try:
         late = 0

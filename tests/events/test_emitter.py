@@ -31,7 +31,7 @@ def test_channel_that_is_attached_twice_gets_an_event_once() -> None:
 
 
 def test_emitter_keeps_no_pipeline_in_memory() -> None:
-    """Its references to channels are weak, and those of collected ones go when the next one is attached."""
+    """It refers to channels weakly, and drops references to collected ones when the next channel is attached."""
     emitter, kept = Emitter(), Channel("kept")
     emitter._attach(Channel("collected"))
     gc.collect()

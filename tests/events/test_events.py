@@ -86,7 +86,7 @@ ENDS = (AttemptReturned, CallEnded)
 
 
 class Unended(list[Any]):
-    """Events, without those that come at the end of every attempt and every call: they have tests of their own."""
+    """A list of events without the ends of attempts and calls, which have tests of their own."""
 
     def append(self, event: Any) -> None:
         if not isinstance(event, ENDS):
@@ -545,7 +545,7 @@ def test_call_that_finds_a_permit_free_is_not_queued(world: World) -> None:
 
 
 def test_rejection_by_a_full_bulkhead_is_told_of(world: World) -> None:
-    """With the policy, the reason as the error says it, and no `retry_after`, for nobody knows."""
+    """CallRejected has the policy, the reason as in the error, and no `retry_after`, which is not known."""
     pipeline = Pipeline(Bulkhead(1, name="compartment"), name="users")
     heard = heard_by(pipeline)
     second = world.outcome(world.nested(pipeline))
@@ -742,7 +742,7 @@ def test_every_kind_of_event_is_public() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_event_is_frozen(kind: type) -> None:
-    """What one listener is told, the next one is told too."""
+    """Each of several listeners gets the event."""
     values = {field.name: 0 for field in dataclasses.fields(kind)}
     event = kind(**values)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -832,7 +832,7 @@ def test_global_and_own_listeners_do_not_displace_each_other(everything: list[An
 
 
 def test_listener_that_raises_is_logged_and_harmless(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """The call gets its result, and the other listeners are told."""
+    """The call gets its result, and the other listeners get the event."""
 
     def broken(event: events.Event) -> None:
         raise ValueError("a bug in the listener")
@@ -921,7 +921,7 @@ def test_nothing_is_told_of_calls_that_run_unguarded() -> None:
 
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_no_event_is_built_while_nobody_listens() -> None:
-    """Silence costs nothing: no event object is made on any path; one for each event when somebody listens; and of
+    """Without listeners no event object is made on any path; with one, an object for each event; and of
     those that no listener wants, none."""
     makers = {kind.__init__.__code__ for kind in KINDS}  # type: ignore[misc]
     new, file = object.__new__, emit.__file__

@@ -69,7 +69,7 @@ def test_listener_without_kinds_hears_all(world: World) -> None:
 
 
 def test_listener_hears_a_kind_that_is_derived_from_one_it_wants() -> None:
-    """Also one that is defined, and told of, later."""
+    """A class of events that is defined later is wanted, too."""
     channel, heard = events.Channel("users"), []
     channel.listen(heard.append, Waited)
 
@@ -103,7 +103,7 @@ def test_listeners_hear_each_what_they_want(world: World) -> None:
 
 
 def test_listener_that_stops_takes_its_kinds_with_it() -> None:
-    """Those who go on listening get the kinds that they wanted."""
+    """Listeners that remain get the kinds of events that they want."""
     channel = Pipeline(Retry())._context.channel
     stops = [channel.listen(print, kind) for kind in (CallEnded, AttemptStarted, CallEnded)]
     assert (channel.wants.attempts, channel.wants.observed) == (True, True)
@@ -145,7 +145,7 @@ def test_event_in_place_of_its_class_is_answered_with_the_class() -> None:
 def test_listener_of_ends_alone_hears_how_many_requests_a_call_took(
     world: World, policies: list[Any], script: list[Any], requests: int
 ) -> None:
-    """Though nothing is told of its attempts."""
+    """The end of a call has its number of requests, though no event of attempts is wanted."""
     pipeline, heard = Pipeline(*policies, name="users"), []
     pipeline.listen(heard.append, CallEnded)
     dependency = world.dependency(*script)
@@ -167,7 +167,7 @@ def test_listener_of_ends_alone_hears_of_a_refusal_without_a_request(world: Worl
 
 @pytest.mark.virtual_time
 async def test_listener_that_comes_during_a_call_hears_of_the_next_one() -> None:
-    """The end of the call in flight is not told: its begin was not seen; of its further attempts it is."""
+    """For a call in flight the new listener gets its further attempts, but not its end, because it missed the begin."""
     pipeline, ends, everything = Pipeline(Retry(2, wait=1), Bulkhead(5)), [], []
     steps = [OSError(), None, OSError(), None]
 
@@ -222,7 +222,7 @@ def test_observers_of_the_library_leave_attempts_untold() -> None:
 
 
 def test_events_that_every_call_has_are_told_as_their_classes_make_them(world: World) -> None:
-    """They are made without their `__init__`, and have all fields all the same, in order."""
+    """Events that are made without their `__init__` have all fields, in order."""
     pipeline, heard = Pipeline(Retry(2, wait=0), classify=Classifier(results=lambda result: result == "bad")), []
     pipeline.listen(heard.append, *FREQUENT)
     world.call(pipeline(world.dependency("bad", "good").fn))

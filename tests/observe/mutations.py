@@ -169,7 +169,7 @@ def mutated(draw: random.Random, folder: Path, number: int) -> Path:
 
 
 def main(count: int, seed: int = 1) -> None:
-    """Replay so many; says how many were refused."""
+    """Replay this number of traces, and print how many were refused."""
     from typer.testing import CliRunner
 
     from resilient.cli.app import app

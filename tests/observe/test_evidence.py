@@ -182,7 +182,7 @@ def test_attributes_that_raise_are_no_facts(kind: type[Exception]) -> None:
 
 
 def test_group_has_the_different_errors_in_it() -> None:
-    """Those of groups in it, too; ten of them at the most."""
+    """Errors of nested groups are listed, too; ten at the most."""
     group = ExceptionGroup(
         "", [OSError(1), ExceptionGroup("", [KeyError(), OSError(2)]), OSError(104, "x"), OSError(104, "y")]
     )

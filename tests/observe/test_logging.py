@@ -186,7 +186,7 @@ def test_event_of_a_kind_unknown_here_has_a_line_all_the_same(records: Records) 
 
 
 def test_every_kind_of_event_has_a_line_of_its_own() -> None:
-    """Whoever adds one says how it is told."""
+    """Each kind of event has a text and a level of its own."""
     kinds = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)}
     assert kinds - {Event, AttemptReturned, CallEnded} == {type(event) for event, _ in LINES}
 
@@ -275,7 +275,7 @@ def test_every_event_can_be_a_record(event: Event, line: str) -> None:
 
 
 def test_flood_of_one_kind_has_one_line_every_few_seconds(records: Records) -> None:
-    """10,000 refusals in 12 s have three lines, which say how many there were besides."""
+    """10,000 refusals in 12 s have three lines, which say how many more there were."""
     log = EventLog(records.logger)
     for number in range(10_000):
         log(refused(number * 0.0012))
@@ -352,7 +352,8 @@ def test_changes_of_a_circuit_are_all_logged(records: Records) -> None:
 
 @pytest.mark.parametrize("keys", [150, 1_000, 3_000])
 def test_flood_of_many_keys_has_a_hundred_lines_of_a_kind_every_few_seconds(keys: int, records: Records) -> None:
-    """Also beyond the keys that are remembered; what was left out is told, and other pipelines have their lines."""
+    """Policies of ever new keys have `LINES` lines together; the next line counts those left out, and other pipelines
+    have theirs."""
     log = EventLog(records.logger)
 
     def flood(begin: float) -> None:
@@ -376,7 +377,7 @@ def test_flood_of_many_keys_has_a_hundred_lines_of_a_kind_every_few_seconds(keys
 
 
 def test_debug_lines_are_all_logged_once_debug_is_on(records: Records) -> None:
-    """Whoever turns it on wants every attempt."""
+    """At debug level every attempt has a line."""
     log = EventLog(records.logger)
     for _ in range(10):
         log(AttemptStarted("users", 0, 1, "fetch"))

@@ -122,7 +122,7 @@ def test_trace_has_what_shadows_would_have_done(path: Path) -> None:
 
 
 def test_trace_of_all_pipelines_is_read_by_pipeline(path: Path) -> None:
-    """And those that were not asked for are not in it."""
+    """A trace of two pipelines has no calls of the third, and can be read by pipeline."""
     one, two, other = (Pipeline(Retry(), name=name) for name in ("one", "two", "other"))
     for pipelines, names in (((), ["one", "other", "two"]), ((one, two, one), ["one", "two"])):
         with record_trace(path, *pipelines):
@@ -171,7 +171,7 @@ def test_key_of_a_call_within_a_call_is_its_own(path: Path) -> None:
 
 
 def test_key_of_a_block_is_none(path: Path) -> None:
-    """It has no arguments, and those of a function around it are not its own."""
+    """A guarded block has no key: the arguments of the function around it are not its own."""
     pipeline = Pipeline(Retry(), name="users")
 
     @pipeline
@@ -207,7 +207,7 @@ def test_long_key_is_cut(path: Path) -> None:
     assert read_trace(path).calls[0].key == "x" * trace.LONGEST_KEY
 
 
-# -- it holds nobody up -----------------------------------------------------------------------------------------------
+# -- calls never wait -------------------------------------------------------------------------------------------------
 
 
 class Disk:
@@ -278,7 +278,7 @@ def test_full_disk_ends_the_trace_and_no_call(recorded: Any, path: Path, caplog:
 
 
 def test_trace_that_is_long_enough_ends(path: Path) -> None:
-    """It is a trace all the same, and says that it is not complete."""
+    """A full file is a valid trace, which says that it is not complete."""
     pipeline = Pipeline(Retry())
     with record_trace(path, pipeline, max_bytes=2_000) as recording:
         calls_of(pipeline, *range(100), calls=100)

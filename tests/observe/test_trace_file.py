@@ -233,7 +233,7 @@ def test_lines_in_any_order_are_read_alike(path: Path) -> None:
 
 
 def test_trace_of_too_many_bytes_is_refused(path: Path) -> None:
-    """In one line, which says how to read it all the same; of all files together."""
+    """A trace that is too long, all files together, is refused in one line, which says how to raise the limit."""
     path.write_text(ONE)
     size = path.stat().st_size
     words = rf"line 3: more than {size - 60} bytes of uncompressed text: --max-trace-bytes"

@@ -200,7 +200,7 @@ async def _play_on_trio(scene: Scene, victim: int, points: TrioPoints) -> None:
 
 
 def assert_idle(snapshot: dict[str, Any]) -> None:
-    """Nothing is inside, in line, or out, according to a pipeline's snapshot and those nested in it."""
+    """Assert that a snapshot, and those nested in it, count no calls inside, none in a queue, and no permits in use."""
     for count in ("in_flight", "in_use", "queued", "probes", "out"):
         assert snapshot.get(count, 0) == 0, f"{count} is {snapshot[count]} in {snapshot}"
     for policy in snapshot.get("policies", ()):

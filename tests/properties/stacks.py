@@ -383,7 +383,7 @@ def _is_bad(result: object) -> bool:
 
 
 def turnstiles() -> st.SearchStrategy[Recipe]:
-    """Gates of every kind; one that judges does not wait."""
+    """Turnstiles of every kind; one that learns does not wait."""
     shut = st.sampled_from([(), ((0.125, 0.375),), ((0.5, 1.25),), ((0.0, 0.125), (0.75, 8.0))])
     common = {"learns": st.booleans(), "slow": st.sampled_from([None, 0.5]), "shut": shut}
     options = st.one_of(

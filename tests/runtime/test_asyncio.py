@@ -35,7 +35,7 @@ both_orders = pytest.mark.parametrize("order", ["before", "after"])
 
 
 async def forever() -> None:
-    """Wait for a future that nobody will set."""
+    """Wait for a future that is never set."""
     await asyncio.get_running_loop().create_future()
 
 
@@ -92,7 +92,7 @@ class Ending:
 
 
 async def end_of(call: Call, poke: Poke | None = None, *, cancelling: int = 0) -> Ending:
-    """Await `call()` in a task that is already `cancelling` so many times; `poke(task)` comes just before."""
+    """Await `call()` in a task with a count of `cancelling`; `poke(task)` is called just before."""
 
     async def run() -> Ending:
         task = asyncio.current_task()
@@ -525,7 +525,7 @@ async def test_task_group_inside_failure_of_a_child_passes() -> None:
 @pytest.mark.every_loop
 @both_orders
 async def test_task_group_inside_failure_of_a_child_in_the_tick_of_the_expiry(order: Order) -> None:
-    """Two who cancel the same task: either may win, and nothing is left over."""
+    """Of two cancellations of one task either may win, and no cancellation is left over."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def failing() -> None:
@@ -644,7 +644,7 @@ async def test_asyncio_timeout_outside_that_is_longer_lets_ours_through() -> Non
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("outside", ["ours", "asyncio's"])
 async def test_asyncio_timeout_of_the_same_instant_the_outer_one_wins(outside: str) -> None:
-    """Both expire; the count is right all the same."""
+    """Both timeouts expire, and the count of cancellations is right."""
 
     async def ours_inside() -> None:
         async with asyncio.timeout(LIMIT):
@@ -661,7 +661,7 @@ async def test_asyncio_timeout_of_the_same_instant_the_outer_one_wins(outside: s
 
 @pytest.mark.every_loop
 async def test_wait_for_outside_gets_its_own() -> None:
-    """`wait_for` is for people who do not know `asyncio.timeout`."""
+    """An outer `wait_for` that expires first raises its own TimeoutError."""
     hang = Hang()
     end = await end_of(lambda: asyncio.wait_for(Timeout(LONG)(hang)(), LIMIT))
     assert type(end.outcome) is TimeoutError
@@ -1064,7 +1064,7 @@ def test_loops_of_threads_that_come_and_go_each_get_their_own_timers(kind: Calla
 
 
 class Ring:
-    """A timer that notes when it is told."""
+    """A timer that records when it fires."""
 
     def __init__(self, at: float, runtime: AsyncioRuntime) -> None:
         self.at = at
@@ -1146,7 +1146,7 @@ async def test_limit_that_moves_to_a_moment_in_the_past_is_asked_again_at_once()
 
 
 def test_def_inside_a_running_loop_is_a_plain_call() -> None:
-    """It blocks the loop, as any plain function does; its policies are those of threads."""
+    """A guarded plain function in a coroutine blocks the loop, and runs on the runtime of threads."""
 
     @Pipeline(Timeout(LONG), Retry(attempts=2, wait=0))
     def plain() -> int:
@@ -1183,7 +1183,7 @@ class Refusing:
 @pytest.mark.every_loop
 @pytest.mark.parametrize("inline", [True, False])
 async def test_hedge_whose_copy_cannot_begin_goes_on_with_the_first(inline: bool) -> None:
-    """It has no straggler, and neither its timer nor those of the same length are lost."""
+    """A hedge whose copy cannot begin has no straggler, and loses neither its timer nor others of the same length."""
     loop, factory = asyncio.get_running_loop(), Refusing()
     loop.set_task_factory(factory)  # type: ignore[arg-type]
     hedge, go = Hedge(LIMIT, inline=inline), asyncio.Event()
@@ -1224,7 +1224,7 @@ async def test_timer_that_raises_is_reported_and_takes_no_other_with_it(others: 
 
 @pytest.mark.virtual_time
 async def test_timer_that_leaves_and_comes_back_fires_at_its_new_moment() -> None:
-    """Also where those of many lengths share one timer, which knew its earlier moment."""
+    """A timer that joins again with a later time fires then, also in the queue that many lengths share."""
     runtime = running()
     assert runtime is not None
     begin, kept = runtime.now(), [runtime.after(LONG + number, Ringing()) for number in range(200)]

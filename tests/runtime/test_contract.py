@@ -151,7 +151,7 @@ def test_park_wake_twice_does_no_harm(world: World) -> None:
 
 @pytest.mark.parametrize("limit", [None, LONG])
 def test_park_wake_from_another_thread_ends_the_wait(world: World, limit: float | None) -> None:
-    """The waiting loop or thread is told."""
+    """A wake-up reaches the waiting event loop or thread."""
     if world.name == "virtual":
         pytest.skip("virtual time refuses other threads")
 
@@ -196,7 +196,7 @@ def test_park_wake_from_many_threads_at_once_does_no_harm(world: World) -> None:
 
 
 def test_park_wait_ends_after_its_seconds(world: World) -> None:
-    """False says that nobody woke it; not before its time."""
+    """A wait without a wake-up returns False, and not before its time."""
 
     async def main(runtime: Runtime, call: Call) -> tuple[bool, float]:
         begin = runtime.now()
@@ -372,7 +372,7 @@ def test_within_nested_expires_as_the_shorter(world: World) -> None:
 
 
 def test_within_ends_a_wait_for_a_turn(world: World) -> None:
-    """The time in the queue is told."""
+    """The error of the limit gets the time in the queue."""
     limit = Limit(SHORT)
 
     async def main(runtime: Runtime, call: Call) -> Any:

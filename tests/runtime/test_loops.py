@@ -1,4 +1,4 @@
-"""Which event loop runs: nested ones, several one after the other, and those that are dropped."""
+"""The runtime of the running event loop is found: of nested loops, of several in turn, and after loops are dropped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def quick() -> AsyncioRuntime | None:
 
 @contextmanager
 def no_running_loop() -> Iterator[None]:
-    """As those do who run one loop inside another (nest_asyncio, notebooks)."""
+    """Run one event loop inside another, as nest_asyncio and notebooks do."""
     outer = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
@@ -120,7 +120,7 @@ def test_loop_that_is_dropped_without_close_is_collected(new_loop: Callable[[], 
 
 
 def test_no_runtime_where_no_loop_runs() -> None:
-    """Also in a thread beside a running loop, and after a loop has stopped."""
+    """No runtime of a loop is found in another thread, nor after the loop has stopped."""
     found: list[object] = []
 
     async def main() -> None:

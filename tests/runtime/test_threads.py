@@ -284,7 +284,7 @@ def test_thread_result_comes_back() -> None:
 
 @pytest.mark.parametrize("error", [OSError(), TimeoutError(), KeyboardInterrupt(), SystemExit(3)], ids=repr)
 def test_thread_error_comes_back_itself(error: BaseException) -> None:
-    """The very object; also those that are no `Exception`."""
+    """An error in the thread is raised as the same object, also if it is no `Exception`."""
 
     @Timeout(5, thread=True)
     def failing() -> None:

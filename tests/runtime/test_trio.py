@@ -256,7 +256,7 @@ def test_cancel_from_outside_gets_through(policies: Callable[[], list[Any]]) -> 
 
 
 def test_cancel_in_a_queue_leaves_it() -> None:
-    """And the permit goes to the next in line."""
+    """A cancelled call in the queue gives its permit to the next call."""
 
     async def main() -> None:
         bulkhead = Bulkhead(1, queue=2)
@@ -495,7 +495,7 @@ def test_thread_in_a_queue_is_woken_by_trio() -> None:
 
 
 def test_call_that_left_the_queue_before_its_run_ended_disturbs_nobody() -> None:
-    """Whoever gives the permit back after that finds nobody to wake."""
+    """A permit that comes back after the run has ended wakes nothing, and is free."""
     bulkhead = Bulkhead(1, queue=1)
     begun, release = threading.Event(), threading.Event()
     errors: list[Exception] = []

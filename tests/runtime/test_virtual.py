@@ -27,7 +27,7 @@ def clock() -> float:
 
 
 async def forever() -> None:
-    """Wait for a future that nobody will set."""
+    """Wait for a future that is never set."""
     await asyncio.get_running_loop().create_future()
 
 
@@ -406,7 +406,7 @@ async def sleep_next_to_no_time() -> None:
 
 @pytest.mark.parametrize("main", [sleep_no_time, call_later_at_once, sleep_next_to_no_time])
 def test_clock_that_stands_still_is_a_deadlock(main: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many steps of the loop, whatever the limit."""
+    """A clock that stands still for `STEPS` steps is a deadlock, whatever the limit."""
     monkeypatch.setattr(virtual, "STEPS", 10_000)
     with pytest.raises(Deadlock, match=r"the clock has stood still for 10,000 steps at t = .*") as caught:
         virtual.run(main(), limit=math.inf)
@@ -469,7 +469,7 @@ async def test_idle_shared_timer_beside_a_running_one_leaves_the_running_one_exa
 
 @pytest.mark.virtual_time
 async def test_shared_timer_serves_again_after_it_was_dropped() -> None:
-    """The clock jumped over an idle timer; the next call of its length expires all the same."""
+    """After the clock has jumped over an idle timer, the next call of its length still expires."""
 
     async def quick() -> None:
         pass

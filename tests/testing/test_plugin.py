@@ -1,4 +1,4 @@
-"""The pytest plugin, in suites of its users: the marker just works, and whoever does not use it notices nothing."""
+"""The pytest plugin in suites of users: the marker works, and suites without it do not change."""
 
 from __future__ import annotations
 

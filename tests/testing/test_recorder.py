@@ -39,7 +39,7 @@ def test_recorder_has_what_happened_in_order(world: World) -> None:
 
 
 def test_recorder_stops() -> None:
-    """At the end of its block, or when told."""
+    """A recording ends at the end of its block, or at `stop()`."""
     pipeline = Pipeline(Retry())
     with record(pipeline) as recorder:
         pipeline.call(answer)
@@ -109,7 +109,7 @@ def test_of_finds_by_class_by_name_and_by_fields(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("look", [Recorder.of, Recorder.assert_happened, Recorder.assert_not_happened])
 def test_mistake_in_an_assertion_is_no_success(recorder: Recorder, look: Any) -> None:
-    """What does not exist cannot have happened: the kind or the field is refused, with those that there are."""
+    """An unknown kind or field is refused, with a list of those that exist."""
     with pytest.raises(ValueError, match=r"there is no event 'Retring': there are .*Retrying"):
         look(recorder, "Retring")
     with pytest.raises(ValueError, match="Retrying has no 'number': it has pipeline, at, policy, attempt"):

@@ -104,7 +104,7 @@ def test_dependency_that_hangs_for_ever_ends_the_test_in_virtual_time() -> None:
 
 @pytest.mark.virtual_time
 async def test_dependency_is_released() -> None:
-    """Those that hang go on, each as its step says; those that hang later do not."""
+    """A release lets calls that hang now continue, each as its step says, but not later ones."""
     dependency = Dependency(Hang(1), Hang(OSError()), Hang(Slow(3, then=2)), Hang())
     tasks = [asyncio.create_task(dependency()) for _ in range(3)]
     await advance(10)
