@@ -23,7 +23,7 @@ __all__ = ["AsyncHttpTransport"]
 
 
 class AsyncHttpTransport(AsyncDelegatingTransport, HttpTransport[Inner], Generic[Request, Response, Inner]):
-    """A transport for an asynchronous client."""
+    """The transport for asynchronous clients; each client library derives its own from it (`resilient.http.httpx`)."""
 
     transport: Any
 

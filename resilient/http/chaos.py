@@ -297,7 +297,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         return self.experiment.snapshot()
 
     def describe(self) -> str:
-        """Return the faults as text."""
+        """Return a line of text about the faults, as `repr` shows it."""
         return f"{type(self).__name__}({self.experiment.describe()})"
 
     def __repr__(self) -> str:
@@ -338,7 +338,7 @@ class Witness(Policy, effects=("chaos",)):
 
 
 class AsyncHttpChaos(AsyncDelegatingTransport, HttpChaos[Inner], Generic[Request, Response, Inner]):
-    """A chaos transport for an asynchronous client."""
+    """The chaos transport for asynchronous clients; each client library derives its own from it."""
 
     transport: Any
 
@@ -350,12 +350,12 @@ class AsyncHttpChaos(AsyncDelegatingTransport, HttpChaos[Inner], Generic[Request
 
 
 class SyncHttpChaos(SyncDelegatingTransport, HttpChaos[Inner], Generic[Request, Response, Inner]):
-    """A chaos transport for a plain client."""
+    """The chaos transport for plain clients; each client library derives its own from it."""
 
     transport: Any
 
     def handle_request(self, request: Request) -> Response:
-        """Send one request, with its faults."""
+        """Send one request, with its faults. While chaos is off, this only calls the inner transport."""
         if not self.experiment.is_on():
             return self.transport.handle_request(request)  # type: ignore[no-any-return]
         return drive(self._send(request, self._handle, THREADS))  # type: ignore[no-any-return]

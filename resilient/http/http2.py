@@ -125,7 +125,7 @@ class Http2:
     # -- a request --------------------------------------------------------------------------------------------------
 
     async def handle_async(self, request: Any) -> Any:
-        """In place of `handle_async_request`."""
+        """Replaces `handle_async_request`: waits for a stream, and sends the request on it."""
         if not self._take_stream():
             await self._queue(request, current_async())
         try:
@@ -139,7 +139,7 @@ class Http2:
         return response
 
     def handle(self, request: Any) -> Any:
-        """In place of `handle_request`."""
+        """Replaces `handle_request`: waits for a stream, and sends the request on it."""
         if not self._take_stream():
             drive(self._queue(request, THREADS))
         try:
@@ -194,7 +194,7 @@ class Http2:
     # -- streams ----------------------------------------------------------------------------------------------------
 
     async def closed_async(self, stream_id: int) -> None:
-        """In place of `_response_closed`."""
+        """Replaces `_response_closed`: resets the stream if it has not ended, and frees it."""
         if self._reset_stream(stream_id):
             sending = self.protocol._write_outgoing_data(_ShortTimeout)
             if isinstance(current_async(), AsyncioRuntime):
@@ -207,7 +207,7 @@ class Http2:
             await WithoutTurns(self.protocol.aclose())
 
     def closed(self, stream_id: int) -> None:
-        """In place of `_response_closed`."""
+        """Replaces `_response_closed`, as `closed_async` does."""
         if self._reset_stream(stream_id):
             with suppress(Exception):  # the connection has recorded it
                 self.protocol._write_outgoing_data(_ShortTimeout)
@@ -238,7 +238,7 @@ class Http2:
         return open_ or unread > 0
 
     def receive(self, data: bytes) -> Any:
-        """In place of `receive_data`."""
+        """Replaces `receive_data` of h2: notes that the connection lives, and grants streams to waiting requests."""
         self._since, self._heard = monotonic(), True
         events = self._receive(data)
         if self._waiters:
@@ -246,7 +246,7 @@ class Http2:
         return events
 
     async def read_async(self, request: Any) -> Any:
-        """In place of `_read_incoming_data`."""
+        """Replaces `_read_incoming_data`: a read timeout ends this request only."""
         try:
             return await self._read(request)
         except self.core.ReadTimeout:
@@ -254,7 +254,7 @@ class Http2:
             raise
 
     def read(self, request: Any) -> Any:
-        """In place of `_read_incoming_data`."""
+        """Replaces `_read_incoming_data`, as `read_async` does."""
         try:
             return self._read(request)
         except self.core.ReadTimeout:

@@ -56,31 +56,31 @@ class HttpClassifier(_HttpClassifier):
 
 
 class Rejected(errors.Rejected, httpx.TransportError):
-    """Our `Rejected`, and a `httpx.TransportError`: nothing was sent."""
+    """Our `Rejected`, which is also a `httpx.TransportError`: nothing was sent."""
 
 
 class CircuitOpen(errors.CircuitOpen, httpx.ConnectError):
-    """Our `CircuitOpen`, and a `httpx.ConnectError`."""
+    """Our `CircuitOpen`, which is also a `httpx.ConnectError`: `except` catches it by both names."""
 
 
 class BulkheadFull(errors.BulkheadFull, httpx.PoolTimeout):
-    """Our `BulkheadFull`, and a `httpx.PoolTimeout`."""
+    """Our `BulkheadFull`, which is also a `httpx.PoolTimeout`: `except` catches it by both names."""
 
 
 class LimitExceeded(errors.LimitExceeded, httpx.PoolTimeout):
-    """Our `LimitExceeded`, and a `httpx.PoolTimeout`."""
+    """Our `LimitExceeded`, which is also a `httpx.PoolTimeout`: `except` catches it by both names."""
 
 
 class RateLimited(errors.RateLimited, httpx.TransportError):
-    """Our `RateLimited`, and a `httpx.TransportError`."""
+    """Our `RateLimited`, which is also a `httpx.TransportError`: `except` catches it by both names."""
 
 
 class PipelineClosed(errors.PipelineClosed, httpx.TransportError):
-    """Our `PipelineClosed`, and a `httpx.TransportError`."""
+    """Our `PipelineClosed`, which is also a `httpx.TransportError`: `except` catches it by both names."""
 
 
 class TimedOut(errors.TimedOut, httpx.TimeoutException):
-    """Our `TimedOut`, and a `httpx.TimeoutException`."""
+    """Our `TimedOut`, which is also a `httpx.TimeoutException`: `except` catches it by both names."""
 
     _request: httpx.Request | None = None  # `TimeoutError` keeps httpx's own `__init__` from setting it
 

@@ -56,31 +56,31 @@ class HttpClassifier(_HttpClassifier):
 
 
 class Rejected(errors.Rejected, httpx2.TransportError):
-    """Our `Rejected`, and a `httpx2.TransportError`: nothing was sent."""
+    """Our `Rejected`, which is also a `httpx2.TransportError`: nothing was sent."""
 
 
 class CircuitOpen(errors.CircuitOpen, httpx2.ConnectError):
-    """Our `CircuitOpen`, and a `httpx2.ConnectError`."""
+    """Our `CircuitOpen`, which is also a `httpx2.ConnectError`: `except` catches it by both names."""
 
 
 class BulkheadFull(errors.BulkheadFull, httpx2.PoolTimeout):
-    """Our `BulkheadFull`, and a `httpx2.PoolTimeout`."""
+    """Our `BulkheadFull`, which is also a `httpx2.PoolTimeout`: `except` catches it by both names."""
 
 
 class LimitExceeded(errors.LimitExceeded, httpx2.PoolTimeout):
-    """Our `LimitExceeded`, and a `httpx2.PoolTimeout`."""
+    """Our `LimitExceeded`, which is also a `httpx2.PoolTimeout`: `except` catches it by both names."""
 
 
 class RateLimited(errors.RateLimited, httpx2.TransportError):
-    """Our `RateLimited`, and a `httpx2.TransportError`."""
+    """Our `RateLimited`, which is also a `httpx2.TransportError`: `except` catches it by both names."""
 
 
 class PipelineClosed(errors.PipelineClosed, httpx2.TransportError):
-    """Our `PipelineClosed`, and a `httpx2.TransportError`."""
+    """Our `PipelineClosed`, which is also a `httpx2.TransportError`: `except` catches it by both names."""
 
 
 class TimedOut(errors.TimedOut, httpx2.TimeoutException):
-    """Our `TimedOut`, and a `httpx2.TimeoutException`."""
+    """Our `TimedOut`, which is also a `httpx2.TimeoutException`: `except` catches it by both names."""
 
     _request: httpx2.Request | None = None  # `TimeoutError` keeps httpx2's own `__init__` from setting it
 

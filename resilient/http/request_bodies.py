@@ -14,7 +14,7 @@ from resilient.http.delegate import close_iterator, iterate, next_part
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.threads import THREADS
 
-__all__ = ["BodyClasses", "Once", "Punctual", "Rewound", "make_ready"]
+__all__ = ["BodyClasses", "RewoundFile", "SingleUse", "TimeLimited", "make_ready"]
 
 
 def is_file(source: Any) -> bool:
@@ -25,7 +25,7 @@ def is_file(source: Any) -> bool:
         return False
 
 
-class Rewound:
+class RewoundFile:
     """A file as a body that can be sent again: each iteration begins at the file's original position."""
 
     def __init__(self, stream: Any, file: Any) -> None:
@@ -48,7 +48,7 @@ def is_read_on(source: Any) -> bool:
     return any(hasattr(type(source), name) for name in ("__next__", "__anext__", "read", "aread"))
 
 
-class Once:
+class SingleUse:
     """A body that can be sent once: a part of it has been read, or a second iteration would only read on.
 
     A second iteration (after a redirect, or by authentication) does the same as the client's own stream: an iterable
@@ -100,7 +100,7 @@ def source_of(stream: Any) -> Any:
     return getattr(stream, "_stream", None)
 
 
-class Punctual:
+class TimeLimited:
     """A body that a plain client sends. A read of its source cannot be interrupted, but no further part is read after
     the request's deadline.
 
@@ -125,7 +125,7 @@ class BodyClasses(Protocol):
 
     bytes: Any
     rewound: Any
-    once: Any
+    single_use: Any
 
 
 async def make_ready(
@@ -160,11 +160,11 @@ async def make_ready(
     if hasattr(stream, "__iter__") and is_file(source):  # asynchronous files are iterators to the clients
         request.stream = streams.rewound(stream, source)
         return False, True
-    if isinstance(stream, streams.once):
+    if isinstance(stream, streams.single_use):
         return False, False
     if buffer is None or not hasattr(stream, "__iter__" if runtime is THREADS else "__aiter__"):
         if is_read_on(stream) or is_read_on(source):
-            request.stream = streams.once(stream)
+            request.stream = streams.single_use(stream)
         return False, False
     read: list[bytes] = []
     chunks, max_bytes = iterate(stream, runtime), buffer
@@ -183,5 +183,5 @@ async def make_ready(
     if await (reading(None) if limit is None else runtime.within(new_call(reading, (), {}, runtime), reading, limit)):
         request.stream = streams.bytes(b"".join(read))
         return True, True
-    request.stream = streams.once(stream, tuple(read), chunks)
+    request.stream = streams.single_use(stream, tuple(read), chunks)
     return False, False

@@ -10,7 +10,7 @@ from typing import Any
 
 from resilient.errors import TimedOut
 from resilient.http.bodies import BodyLimit, Bounded, Followed, Held, Whole
-from resilient.http.request_bodies import Once, Punctual, Rewound
+from resilient.http.request_bodies import RewoundFile, SingleUse, TimeLimited
 
 __all__ = ["Streams"]
 
@@ -24,7 +24,7 @@ class Streams:
 
     Attributes:
         bytes: the library's own class, for a body in memory.
-        rewound, once, punctual: for requests, as in `resilient.http.request_bodies`.
+        rewound, single_use, time_limited: for requests, as in `resilient.http.request_bodies`.
         followed, bounded, held, whole: for responses, as in `resilient.http.bodies`.
     """
 
@@ -32,12 +32,12 @@ class Streams:
         self.timed_out = timed_out
         self.bytes = library.ByteStream
         both = (library.AsyncByteStream, library.SyncByteStream)
-        self.rewound = type("Rewound", (Rewound, *both), {})
-        self.once = type("Once", (Once, *both), {"consumed": library.StreamConsumed})
+        self.rewound = type("RewoundFile", (RewoundFile, *both), {})
+        self.single_use = type("SingleUse", (SingleUse, *both), {"consumed": library.StreamConsumed})
         self.followed = type("Followed", (Followed, *both), {})
         self.bounded = type("Bounded", (Bounded, *both), {})
         self.held = type("Held", (Held, *both), {})
-        self.punctual = type("Punctual", (Punctual, library.SyncByteStream), {})
+        self.time_limited = type("TimeLimited", (TimeLimited, library.SyncByteStream), {})
         self.whole = type("Whole", (Whole, library.ByteStream), {})
 
     def limit(self, at: float, seconds: float, *, evidence: bool = True) -> BodyLimit:

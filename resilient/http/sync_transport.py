@@ -23,7 +23,7 @@ __all__ = ["SyncHttpTransport"]
 
 
 class SyncHttpTransport(SyncDelegatingTransport, HttpTransport[Inner], Generic[Request, Response, Inner]):
-    """A transport for a plain client."""
+    """The transport for plain clients; each client library derives its own from it (`resilient.http.httpx`)."""
 
     transport: Any
 

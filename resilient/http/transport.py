@@ -316,7 +316,7 @@ class HttpTransport(Generic[Inner]):
         request = with_key(request, name, key)
         if limit is not None and runtime is THREADS and not resendable:
             request = variation(request, request.extensions, {})
-            request.stream = self.library.streams.punctual(request.stream, limit)
+            request.stream = self.library.streams.time_limited(request.stream, limit)
         return send, request
 
     def _body_deadline(self, runtime: Runtime) -> Deadline | None:

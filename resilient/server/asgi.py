@@ -179,7 +179,7 @@ class ServerMiddleware:
         return Shared(cls(_nowhere, **options))
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request: pass it on with its deadline, permit and priority, or answer it instead."""
         if scope["type"] != "http" or (
             (scope["path"] in self._exempt or self._ask_exempt is not None or scope.get("root_path"))
             and self._is_exempt(scope)

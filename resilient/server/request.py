@@ -306,7 +306,7 @@ class Request(Deadline):
         return self.is_over and not self.response_begun
 
     def has_passed(self) -> bool:
-        """Whether the deadline has passed."""
+        """Whether there is a deadline, and it has passed."""
         return self.at < math.inf and self.runtime.now() >= self.at
 
     # -- the end ----------------------------------------------------------------------------------------------------

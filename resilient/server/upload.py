@@ -41,7 +41,7 @@ class UploadingRequest(Protocol):
     awaits_body: bool
 
     def withdraw(self) -> None:
-        """Release the permit of the limit."""
+        """Release the permit of the limit, until `readmit`."""
 
     async def readmit(self) -> bool:
         """Ask for a permit again. Returns False if the request is refused, or too late."""
