@@ -21,8 +21,8 @@ __all__ = [
     "checked",
     "close_iterator",
     "iterate",
-    "library_of",
     "next_part",
+    "wrong_library",
 ]
 
 LIBRARIES = frozenset(("httpx", "httpx2"))
@@ -204,6 +204,13 @@ def checked(transport: Any, library: ModuleType, *, is_async: bool) -> Any:
     if ours_for_the_other or not callable(getattr(transport, method, None)):
         raise TypeError(f"{wanted}, got one without {method}: {transport!r}")
     return transport
+
+
+def wrong_library(request: Any, transport: Any, library: ModuleType) -> TypeError:
+    """Return the error for a request of another library, whose client was given this transport of `library`."""
+    ours, theirs, name = library.__name__, library_of(type(request)), type(transport).__qualname__
+    given = f"{name} of resilient.http.{ours} was given a {type(request).__qualname__} of {theirs}"
+    return TypeError(f"{given}: its clients need the transports of resilient.http.{theirs}")
 
 
 def library_of(kind: type[Any]) -> str:

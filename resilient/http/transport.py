@@ -42,7 +42,7 @@ from resilient.http.chaos import HttpChaos
 from resilient.http.classify import HttpClassifier, Proof, TransportClassifier
 from resilient.http.client import standard_for
 from resilient.http.connections import repair_pool
-from resilient.http.delegate import AsyncDelegatingTransport, checked, library_of
+from resilient.http.delegate import AsyncDelegatingTransport, checked, wrong_library
 from resilient.http.library import Library
 from resilient.http.lifecycle import ResponseLifecycle
 from resilient.http.options import By, RequestOptions, header, key_by, options_of, variation, with_key
@@ -289,7 +289,7 @@ class HttpTransport(Generic[Inner]):
         Returns the function that sends the request, and the request to send.
         """
         if not isinstance(request, self.library.module.Request):
-            raise self._wrong_library(request)
+            raise wrong_library(request, self, self.library.module)
         options = options_of(request)
         name = self._key_header or semantics.IDEMPOTENCY_HEADER
         key, idempotent = options.get("idempotency_key"), request.method in IDEMPOTENT_METHODS
@@ -326,12 +326,6 @@ class HttpTransport(Generic[Inner]):
         if self._total is not None and (limit is None or runtime.now() + self._total < limit.at):
             limit = RequestDeadline(runtime.now() + self._total, self._total)
         return limit
-
-    def _wrong_library(self, request: Any) -> TypeError:
-        """Return the error for a client of the other library that was given this transport."""
-        ours, theirs, name = self.library.module.__name__, library_of(type(request)), type(self).__qualname__
-        given = f"{name} of resilient.http.{ours} was given a {type(request).__qualname__} of {theirs}"
-        return TypeError(f"{given}: its clients need the transports of resilient.http.{theirs}")
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 
