@@ -123,7 +123,7 @@ def test_slowness_takes_its_multiple_of_the_dependency_s_time(world: World) -> N
 
 
 @pytest.mark.virtual_time
-async def test_slow_result_is_closed_when_nobody_waits_for_it_any_more() -> None:
+async def test_slow_result_is_closed_when_its_caller_is_gone() -> None:
     """It may hold a connection."""
     closed: list[bool] = []
 
@@ -222,13 +222,13 @@ def test_share_of_calls_is_hit_and_the_seed_says_which(virtual: VirtualWorld) ->
     assert 240 < first.count("x") < 360
 
 
-def test_share_of_none_hits_nobody_and_of_all_everybody(virtual: VirtualWorld) -> None:
+def test_share_of_0_hits_no_call_and_of_1_every_call(virtual: VirtualWorld) -> None:
     """Both ends are allowed, and exact."""
     assert pattern(virtual, Chaos(Errors(share=0), **ON), 200) == "." * 200
     assert pattern(virtual, Chaos(Errors(share=1), **ON), 200) == "x" * 200
 
 
-def test_rate_bounds_who_meets_any_fault_at_all(virtual: VirtualWorld) -> None:
+def test_rate_bounds_the_calls_that_meet_any_fault(virtual: VirtualWorld) -> None:
     """One number limits the calls that an experiment touches."""
     assert pattern(virtual, Chaos(Errors(), rate=0, **ON), 200) == "." * 200
     assert 60 < pattern(virtual, Chaos(Errors(), rate=0.4, seed=1, **ON), 200).count("x") < 100
@@ -469,7 +469,7 @@ def test_it_stops_when_more_calls_fail_than_it_may_cost(world: World) -> None:
     assert event.reason == chaos.halted == "3 of the last 3 calls failed, which is more than 20% of 10"
 
 
-def test_it_says_once_that_it_stops_though_calls_are_on_their_way(world: World) -> None:
+def test_halt_is_one_event_though_calls_are_in_flight(world: World) -> None:
     """Calls that fail after the halt emit no further event."""
     chaos = Chaos(Latency(low=0.1, high=0.1), Errors(), enabled=True, halt_rate=0.0)
     pipeline = Pipeline(chaos)
@@ -554,7 +554,7 @@ def test_resume_starts_it_again_with_nothing_remembered(virtual: VirtualWorld) -
     assert chaos.snapshot()["calls"] == 1
 
 
-def test_all_pipelines_that_share_it_hear_that_it_stopped(virtual: VirtualWorld) -> None:
+def test_halt_is_an_event_in_every_pipeline_that_shares_it(virtual: VirtualWorld) -> None:
     """Each pipeline emits the event, as for a circuit."""
     chaos = Chaos(Errors(), enabled=True, halt_rate=0.0)
     one, other = Pipeline(chaos, name="one"), Pipeline(chaos, name="other")

@@ -165,7 +165,7 @@ def test_shadow_counts_what_the_acting_gate_does_with_any_settings(seed: int) ->
     ],
     ids=["bulkhead", "bulkhead with a timeout", "rate"],
 )
-def test_shadow_counts_calls_whose_deadline_would_end_in_line(make: Make, load: float) -> None:
+def test_shadow_counts_calls_whose_deadline_would_end_in_the_queue(make: Make, load: float) -> None:
     """They count as refused. Calls that would be cut short later give their permits back earlier."""
     acting, _ = lived([make(False)], load, within=(0.1, 0.3, 1))
     counted = would([make(True)], load, within=(0.1, 0.3, 1))
@@ -202,7 +202,7 @@ ONE_PLACE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", ONE_PLACE)
-def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kind: str) -> None:
+def test_calls_that_would_time_out_in_the_queue_are_counted_after_they_have_ended(kind: str) -> None:
     """Ten calls of 0.1 s come at once for one permit: five would get it within 0.45 s. All have ended after 0.1 s, and
     their
     outcomes are still known."""
@@ -222,7 +222,7 @@ def test_calls_that_would_time_out_in_line_are_counted_after_they_have_ended(kin
     assert heard[0].reason.endswith(": no permit within 0.45 s")
 
 
-def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:
+def test_burst_that_is_simulated_ahead_keeps_its_places() -> None:
     """A second burst finds the queue as the first one would have left it, though no call of the first one runs."""
 
     def counted(shadow: bool) -> tuple[int, int]:
@@ -247,7 +247,7 @@ def test_burst_that_is_lived_through_ahead_keeps_its_places() -> None:
     assert acting > 0
 
 
-def test_more_important_call_takes_a_place_in_line() -> None:
+def test_more_important_call_takes_a_place_in_the_queue() -> None:
     """The last of the less important calls would be refused, while it runs."""
     gate = AdaptiveLimit(1, min_limit=1, max_limit=1, queue=1, shadow=True)
     pipeline = Pipeline(gate, name="users")

@@ -86,7 +86,7 @@ async def ticks() -> None:
 
 @each_gate
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
-def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
+def test_permit_of_a_loop_that_does_not_run_goes_to_the_next_waiter_at_once(
     make: Callable[[], Gate], closed: bool
 ) -> None:
     """Any number of its calls may stand before the next one, which may come before or after that."""
@@ -119,7 +119,7 @@ def test_turn_of_a_loop_that_does_not_run_goes_to_the_next_in_line_at_once(
     ids=["Bulkhead", "AdaptiveLimit"],
 )
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "stopped"])
-def test_turn_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Callable[[], Gate], closed: bool) -> None:
+def test_permit_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Callable[[], Gate], closed: bool) -> None:
     """Also if that caller waits for a very short time: otherwise callers with short deadlines would be refused for
     ever."""
     calls = Calls(make())
@@ -152,7 +152,7 @@ def test_turn_with_which_a_loop_stops_goes_to_the_next_caller_at_once(make: Call
 
 
 @each_gate
-def test_turn_of_a_loop_that_is_held_up_goes_to_the_next_in_line(make: Callable[[], Gate]) -> None:
+def test_permit_of_a_blocked_loop_goes_to_the_next_waiter(make: Callable[[], Gate]) -> None:
     """The calls of the blocked loop are served when it runs again, in their order."""
     calls = Calls(make())
     in_line, held_up, over = threading.Event(), threading.Event(), threading.Event()
@@ -230,7 +230,7 @@ def test_loop_that_runs_again_takes_its_old_places() -> None:
     there.close()
 
 
-def test_call_in_a_trio_run_that_is_over_loses_no_turn() -> None:
+def test_call_in_a_trio_run_that_is_over_loses_no_permit() -> None:
     """trio ends its calls with the run, and they leave the queue."""
     bulkhead = Bulkhead(1, queue=10)
 

@@ -110,7 +110,7 @@ def test_fault_says_when(fault: Fault, words: str) -> None:
     assert fault.when() == words
 
 
-def test_fault_hits_its_targets_or_everybody() -> None:
+def test_fault_hits_its_targets_or_all() -> None:
     """Targets are numbers of servers, or keys."""
     fault = Crash(targets=[1, "eu"])  # type: ignore[arg-type]  # as files have it
     assert fault.targeted == (1, "eu")

@@ -47,7 +47,7 @@ def falling() -> Vegas:
 # -- steady ---------------------------------------------------------------------------------------------------------
 
 
-def test_grows_in_strides_that_double_while_nobody_waits() -> None:
+def test_grows_in_steps_that_double_while_no_call_waits() -> None:
     """Each step is the room: two, and a tenth of the calls that are processed."""
     vegas, limit, limits = learnt(), 20.0, []
     for _ in range(4):

@@ -102,7 +102,7 @@ def test_never_more_inside_than_the_limit(world: World) -> None:
     assert state(limit) == (0, 0)
 
 
-def test_full_one_refuses_at_once_and_says_whom(world: World) -> None:
+def test_full_one_refuses_at_once_and_names_the_class(world: World) -> None:
     """By default it has no queue. The error names the class of the call."""
     limit = AdaptiveLimit(1)
     ticket = limit.admit(None)  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ def test_place_comes_back_however_a_call_ends(end: Any) -> None:
     assert limit._at_rest
 
 
-def test_lower_limit_lets_nobody_in_until_there_are_fewer_inside() -> None:
+def test_lower_limit_admits_no_call_until_there_are_fewer_inside() -> None:
     """Calls inside go on."""
 
     class Halving(Limiter):
@@ -222,7 +222,7 @@ def test_class_may_come_from_the_arguments() -> None:
 # -- the queue ------------------------------------------------------------------------------------------------------
 
 
-def test_line_is_by_class_and_then_by_arrival() -> None:
+def test_queue_is_by_class_and_then_by_arrival() -> None:
     """A more important call goes first, also if it arrives later."""
 
     async def main() -> None:
@@ -241,7 +241,7 @@ def test_line_is_by_class_and_then_by_arrival() -> None:
     asyncio.run(main())
 
 
-def test_full_line_gives_the_last_place_of_a_less_important_class_away() -> None:
+def test_full_queue_gives_the_last_place_of_a_less_important_class_away() -> None:
     """The evicted call is refused with that reason; among equals the new call is refused."""
 
     async def main() -> None:
@@ -262,7 +262,7 @@ def test_full_line_gives_the_last_place_of_a_less_important_class_away() -> None
     asyncio.run(main())
 
 
-def test_nobody_passes_a_line_of_his_own_class_or_a_higher_one() -> None:
+def test_no_call_overtakes_waiters_of_its_own_class_or_a_higher_one() -> None:
     """A sheddable call that waits for the share of its class holds up no critical one."""
 
     async def main() -> None:
@@ -342,7 +342,7 @@ def test_cancelled_call_gives_its_place_to_the_next(same_tick: bool) -> None:
     asyncio.run(main())
 
 
-def test_queued_event_and_waited_time_are_told() -> None:
+def test_queued_and_waited_are_events() -> None:
     """The events are those of any other queue."""
 
     async def main() -> list[Any]:
@@ -386,7 +386,7 @@ async def caught(awaitable: Any) -> None:
         await awaitable
 
 
-def test_successes_are_told_with_the_time_that_they_took() -> None:
+def test_window_has_the_durations_of_successes() -> None:
     """A window has the mean and the deviation, the peak, and its own length."""
 
     async def exercise(call: Callable[..., Any]) -> None:
@@ -427,7 +427,7 @@ def test_call_that_is_cut_at_its_full_time_is_a_failure_and_one_at_an_inherited_
     assert sum(window.failures for window in windows) == 1
 
 
-def test_time_in_line_is_not_the_dependencys() -> None:
+def test_time_in_the_queue_is_not_the_dependencys() -> None:
     """Of ten calls of a second each, five at a time, half wait for a second, which does not count."""
 
     async def exercise(call: Callable[..., Any]) -> None:
@@ -502,7 +502,7 @@ def test_limit_stays_within_its_bounds(wish: float, found: int) -> None:
     assert virtual.run(main()).current_limit == found
 
 
-def test_new_limit_is_told_once_to_every_pipeline_that_shares_it() -> None:
+def test_new_limit_is_one_event_in_every_pipeline_that_shares_it() -> None:
     """The event has the evidence."""
 
     async def main() -> list[Any]:
@@ -636,7 +636,7 @@ def test_class_travels_with_a_copied_context_into_threads() -> None:
         limit.release(ticket)
 
 
-def test_shadow_counts_whom_it_would_have_refused() -> None:
+def test_shadow_counts_calls_it_would_have_refused() -> None:
     """All calls are admitted."""
 
     async def main() -> dict[str, Any]:

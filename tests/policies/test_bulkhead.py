@@ -117,7 +117,7 @@ def test_permit_comes_back_when_what_is_no_exception_passes(world: World) -> Non
     assert usage(bulkhead) == (0, 0)
 
 
-def test_snapshot_counts_what_is_inside_and_in_line(world: World) -> None:
+def test_snapshot_counts_calls_inside_and_queued(world: World) -> None:
     """It also has the limits, so that a reader need not know the configuration."""
     bulkhead = Bulkhead(3, queue=2)
     seen: list[dict[str, Any]] = []
@@ -202,7 +202,7 @@ class Line:
             assert not thread.is_alive()
 
 
-def test_those_in_line_are_served_in_order_of_arrival(world: World) -> None:
+def test_waiters_are_served_in_order_of_arrival(world: World) -> None:
     """First come, first served."""
     line = Line(Bulkhead(1, queue=5))
     line.run(world, 6)
@@ -210,7 +210,7 @@ def test_those_in_line_are_served_in_order_of_arrival(world: World) -> None:
     assert line.refused == []
 
 
-def test_line_is_bounded_and_refuses_those_who_come_too_late(world: World) -> None:
+def test_queue_is_bounded_and_refuses_later_calls(world: World) -> None:
     """Calls that already wait keep their places."""
     bulkhead = Bulkhead(1, queue=2)
     line = Line(bulkhead)
@@ -221,7 +221,7 @@ def test_line_is_bounded_and_refuses_those_who_come_too_late(world: World) -> No
 
 
 @pytest.mark.virtual_time
-async def test_newcomer_does_not_overtake_those_in_line_when_a_permit_comes_free() -> None:
+async def test_new_call_does_not_overtake_waiters_when_a_permit_comes_free() -> None:
     """A returned permit goes to the first waiter, also when a new call arrives in the same tick."""
     bulkhead, order = Bulkhead(1, queue=5), []
 
@@ -252,7 +252,7 @@ def test_call_that_waits_for_itself_is_a_deadlock_that_virtual_time_shows() -> N
 
 
 @pytest.mark.parametrize("held", [1, 2])
-def test_permit_that_comes_free_just_before_a_call_gets_in_line_is_not_missed(world: World, held: int) -> None:
+def test_permit_that_comes_free_just_before_a_call_is_queued_is_not_missed(world: World, held: int) -> None:
     """Another thread returns it between `admit` and the queue: no later call would wake the waiter."""
 
     class Interleaved(Bulkhead):
@@ -322,7 +322,7 @@ async def test_deadline_of_an_outer_pipeline_ends_the_wait_too() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_time_in_line_is_exactly_the_queue_timeout() -> None:
+async def test_wait_is_exactly_the_queue_timeout() -> None:
     """It counts for each call from its own arrival."""
     bulkhead, ends = Bulkhead(1, queue=9, queue_timeout=2.0), {}
     now = asyncio.get_running_loop().time
@@ -342,7 +342,7 @@ async def test_time_in_line_is_exactly_the_queue_timeout() -> None:
 # -- errors and events ----------------------------------------------------------------------------------------------
 
 
-def test_bulkhead_full_says_who_refused_and_survives_pickling(world: World) -> None:
+def test_bulkhead_full_names_pipeline_and_policy_and_survives_pickling(world: World) -> None:
     """The error has the names of pipeline and policy, also behind a process pool."""
     bulkhead = Bulkhead(1, name="database")
     guarded = Pipeline(bulkhead, name="users-of-bulkhead")(world.dependency().fn)
@@ -355,7 +355,7 @@ def test_bulkhead_full_says_who_refused_and_survives_pickling(world: World) -> N
 
 
 @pytest.mark.virtual_time
-async def test_listeners_hear_who_queues_who_has_waited_and_who_is_refused() -> None:
+async def test_queued_waited_and_refused_calls_are_events() -> None:
     """Events have positions from one, and seconds."""
     heard: list[Any] = []
     bulkhead = Bulkhead(1, queue=2, name="database")
@@ -447,7 +447,7 @@ async def tick() -> None:
 
 
 @pytest.mark.every_loop
-async def test_cancelled_waiter_gives_its_place_in_line_back() -> None:
+async def test_cancelled_waiter_gives_its_place_in_the_queue_back() -> None:
     """The waiters behind it move up, and a new call finds a place."""
     bulkhead = Bulkhead(1, queue=3)
     async with held(bulkhead) as permit:
@@ -669,7 +669,7 @@ class Outsiders:
             assert not thread.is_alive()
 
 
-def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
+def test_waiters_of_all_loops_and_threads_are_in_one_queue() -> None:
     """They are served in order of arrival, one at a time, whichever thread returns the permit."""
     bulkhead = Bulkhead(1, queue=9)
     outsiders = Outsiders(bulkhead)
@@ -689,7 +689,7 @@ def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
     assert usage(bulkhead) == (0, 0)
 
 
-def test_line_is_bounded_over_all_loops_and_threads() -> None:
+def test_queue_is_bounded_over_all_loops_and_threads() -> None:
     """One limit holds for the queue of all of them."""
     bulkhead = Bulkhead(1, queue=2)
     outsiders = Outsiders(bulkhead)

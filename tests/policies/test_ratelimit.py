@@ -219,7 +219,7 @@ async def admitted(limit: RateLimit, calls: int) -> int:
 
 
 @pytest.mark.virtual_time
-async def test_snapshot_counts_tokens_and_calls_in_line() -> None:
+async def test_snapshot_counts_tokens_and_queued_calls() -> None:
     """It also has the settings, with units in the names."""
     limit = RateLimit(2, burst=3, max_wait=1)
     seen: list[tuple[int, float, int]] = []
@@ -250,7 +250,7 @@ async def test_snapshot_counts_tokens_and_calls_in_line() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_limit_is_at_rest_when_its_bucket_is_full_and_nobody_in_line() -> None:
+async def test_limit_is_at_rest_when_its_bucket_is_full_and_its_queue_empty() -> None:
     """A new limit in its place would admit no more calls."""
     limit = RateLimit(2, burst=2, max_wait=9)
     assert limit._at_rest
@@ -307,7 +307,7 @@ class Times:
 
 
 @pytest.mark.virtual_time
-async def test_those_in_line_go_exactly_when_their_tokens_come() -> None:
+async def test_waiters_go_exactly_when_their_tokens_come() -> None:
     """After the burst, one call starts each quarter of a second."""
     times = Times(RateLimit(4, burst=2, max_wait=9))
     await asyncio.gather(*times.start(*range(6)))
@@ -315,7 +315,7 @@ async def test_those_in_line_go_exactly_when_their_tokens_come() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_newcomer_does_not_overtake_those_in_line() -> None:
+async def test_new_call_does_not_overtake_waiters() -> None:
     """Also when it arrives at the moment of a token."""
     times = Times(RateLimit(4, burst=1, max_wait=9))
     calls = times.start(0, 1, 2)
@@ -328,7 +328,7 @@ async def test_newcomer_does_not_overtake_those_in_line() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_newcomer_that_asks_in_the_tick_of_a_token_just_before_the_first_in_line_does_not_overtake_it() -> None:
+async def test_new_call_in_the_tick_of_a_token_just_before_the_first_waiter_does_not_overtake_it() -> None:
     """Its own timer was set first, so it runs first."""
     times = Times(RateLimit(4, burst=1, max_wait=9))
 
@@ -344,7 +344,7 @@ async def test_newcomer_that_asks_in_the_tick_of_a_token_just_before_the_first_i
 
 
 @pytest.mark.virtual_time
-async def test_bucket_fills_again_only_when_the_line_is_empty() -> None:
+async def test_bucket_fills_again_only_when_the_queue_is_empty() -> None:
     """Waiting calls take each token as it comes."""
     limit = RateLimit(4, burst=4, max_wait=9)
     times = Times(limit)
@@ -423,7 +423,7 @@ async def test_deadline_of_an_outer_pipeline_is_respected_too(seconds: float, ex
 
 
 @pytest.mark.virtual_time
-async def test_deadline_that_passes_in_line_all_the_same_ends_the_wait_with_timed_out() -> None:
+async def test_unknown_deadline_that_passes_in_the_queue_ends_the_wait_with_timed_out() -> None:
     """The deadline is asyncio's own timeout, which the limit cannot know."""
     limit = RateLimit(1, burst=1, max_wait=9)
     await limit(asyncio.sleep)(0)
@@ -434,7 +434,7 @@ async def test_deadline_that_passes_in_line_all_the_same_ends_the_wait_with_time
 
 
 @pytest.mark.virtual_time
-async def test_call_that_is_refused_leaves_the_line_as_it_was() -> None:
+async def test_call_that_is_refused_leaves_the_queue_as_it_was() -> None:
     """Later calls with a longer `max_wait` get their tokens no later for it."""
     limit = RateLimit(4, burst=1, max_wait=9)
     times = Times(limit)
@@ -496,7 +496,7 @@ def test_timer_that_comes_too_early_is_not_set_again_for_less_than_it_can_count(
     assert clock.asked == [pytest.approx(0.1), 0.001]
 
 
-def test_only_the_first_in_line_asks_to_be_woken_when_a_token_comes() -> None:
+def test_only_the_first_waiter_sets_a_timer_for_its_token() -> None:
     """The others are woken by those before them, and only check now and then whether these are stalled."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=9)
     assert limit.admit(call_at(clock)) is not None
@@ -506,7 +506,7 @@ def test_only_the_first_in_line_asks_to_be_woken_when_a_token_comes() -> None:
     second.close()
 
 
-def test_process_that_stands_still_for_a_while_does_not_change_the_order_in_line() -> None:
+def test_process_that_stands_still_for_a_while_does_not_change_the_order_of_the_queue() -> None:
     """A waiter passes over the first one only after it has seen its token unused for a while."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=99)
     assert limit.admit(call_at(clock)) is not None
@@ -521,7 +521,7 @@ def test_process_that_stands_still_for_a_while_does_not_change_the_order_in_line
     newcomer.close()
 
 
-def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw_it_so() -> None:
+def test_first_waiter_that_does_not_use_its_token_is_passed_over() -> None:
     """It is first again when its loop runs again."""
     clock, limit = Clockwork(), RateLimit(10, burst=1, max_wait=99)
     assert limit.admit(call_at(clock)) is not None
@@ -543,7 +543,7 @@ def test_first_in_line_that_leaves_its_token_lying_is_gone_past_by_those_who_saw
 # -- errors and events ----------------------------------------------------------------------------------------------
 
 
-def test_rate_limited_says_who_refused_and_survives_pickling(world: World) -> None:
+def test_rate_limited_names_pipeline_and_policy_and_survives_pickling(world: World) -> None:
     """The error has the names of pipeline and policy, also behind a process pool."""
     limit = RateLimit(1, per=LONG, name="quota")
     guarded = Pipeline(limit, name="users-of-quota")(world.dependency(1).fn)
@@ -556,7 +556,7 @@ def test_rate_limited_says_who_refused_and_survives_pickling(world: World) -> No
 
 
 @pytest.mark.virtual_time
-async def test_listeners_hear_who_queues_who_has_waited_and_who_is_refused() -> None:
+async def test_queued_waited_and_refused_calls_are_events() -> None:
     """Events have positions from one, and seconds."""
     heard: list[Any] = []
     pipeline = Pipeline(RateLimit(2, burst=1, max_wait=1, name="quota"), name="listened to quota")
@@ -585,7 +585,7 @@ def test_refusal_is_no_evidence_for_a_breaker_around_it(world: World) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_time_in_line_is_no_part_of_the_age_of_a_call() -> None:
+async def test_time_in_the_queue_is_no_part_of_the_age_of_a_call() -> None:
     """A call that waited for its token is not slow."""
     limit = RateLimit(1, burst=1, max_wait=9)
     breaker = CircuitBreaker(failure_rate=None, slow=0.5, slow_rate=0.1, min_calls=1)
@@ -629,7 +629,7 @@ async def test_token_of_a_call_that_is_cancelled_in_a_queue_behind_comes_back() 
 
 
 @pytest.mark.virtual_time
-async def test_token_that_comes_back_goes_to_the_first_in_line_at_once() -> None:
+async def test_token_that_comes_back_goes_to_the_first_waiter_at_once() -> None:
     """Also where the next token is far away."""
     limit = RateLimit(1, per=100, burst=1, max_wait=300)
     heard: list[tuple[str, float]] = []
@@ -665,7 +665,7 @@ async def test_token_that_comes_back_does_not_overfill_the_bucket() -> None:
 # -- shadow ---------------------------------------------------------------------------------------------------------
 
 
-def test_shadow_lets_everybody_through_and_counts_whom_it_would_have_refused(world: World) -> None:
+def test_shadow_admits_all_and_counts_calls_it_would_have_refused(world: World) -> None:
     """A call that is admitted without a token takes none."""
     limit, dependency = RateLimit(1, per=LONG, burst=2, shadow=True), world.dependency(*range(5))
     guarded = limit(dependency.fn)
@@ -674,7 +674,7 @@ def test_shadow_lets_everybody_through_and_counts_whom_it_would_have_refused(wor
     assert (state["would_have_refused"], state["would_have_queued"], state["tokens"]) == (3, 0, 0)
 
 
-def test_shadow_makes_nobody_wait_and_counts_who_would_have(world: World) -> None:
+def test_shadow_queues_no_call_and_counts_those_it_would_have_queued(world: World) -> None:
     """No call is in the queue."""
     limit, dependency = RateLimit(1, per=LONG, max_wait=2 * LONG, shadow=True), world.dependency(*range(3))
     heard: list[Any] = []
@@ -788,7 +788,7 @@ async def tick() -> None:
 
 
 @pytest.mark.every_loop
-async def test_first_in_line_that_is_cancelled_leaves_its_token_to_the_next() -> None:
+async def test_first_waiter_that_is_cancelled_leaves_its_token_to_the_next() -> None:
     """Real loops behave as virtual time does."""
     limit = RateLimit(25, burst=1, max_wait=9)
     served: list[str] = []
@@ -813,7 +813,7 @@ async def test_first_in_line_that_is_cancelled_leaves_its_token_to_the_next() ->
 
 @pytest.mark.every_loop
 @pytest.mark.parametrize("ticks", [0, 1, 2])
-async def test_first_in_line_that_is_cancelled_around_the_tick_of_its_token_leaves_it_to_the_next(ticks: int) -> None:
+async def test_first_waiter_that_is_cancelled_around_the_tick_of_its_token_leaves_it_to_the_next(ticks: int) -> None:
     """Its timer has fired, and the call has not run yet, or has just begun to."""
     limit = RateLimit(1, per=LONG, burst=2, max_wait=9 * LONG)
     pipeline = Pipeline(limit, Bulkhead(1, queue=1))
@@ -1004,7 +1004,7 @@ class Outsiders:
             assert not thread.is_alive()
 
 
-def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
+def test_waiters_of_all_loops_and_threads_are_in_one_queue() -> None:
     """They are served in order of arrival. (State shared between loops breaks interlock's limit, and doubles
     pyresilience's.)"""
     limit = RateLimit(20, burst=1, max_wait=60)
@@ -1019,7 +1019,7 @@ def test_waiters_of_all_loops_and_threads_stand_in_one_line() -> None:
     assert limit.snapshot()["queued"] == 0
 
 
-def test_first_in_line_whose_loop_is_blocked_does_not_hold_up_those_behind() -> None:
+def test_first_waiter_whose_loop_is_blocked_does_not_hold_up_those_behind() -> None:
     """They pass it over, and it is first again when its loop goes on."""
     limit = RateLimit(5, burst=1, max_wait=60)
     pipeline = Pipeline(limit)

@@ -27,7 +27,7 @@ def state(pipeline: Pipeline, at: int = 0) -> dict[str, Any]:
 # -- gates ----------------------------------------------------------------------------------------------------------
 
 
-def test_rate_limit_lets_all_pass_and_counts(world: World) -> None:
+def test_rate_limit_admits_all_and_counts(world: World) -> None:
     """Two of three calls would have been refused."""
     pipeline = Pipeline(RateLimit(1, per=1000, burst=1, shadow=True, name="quota"), name="users")
     heard = heard_by(pipeline, CallRejected)
@@ -38,7 +38,7 @@ def test_rate_limit_lets_all_pass_and_counts(world: World) -> None:
     assert not any(event.would_wait for event in heard)
 
 
-def test_rate_limit_makes_nobody_wait_and_counts(world: World) -> None:
+def test_rate_limit_queues_no_call_and_counts(world: World) -> None:
     """No call waits for the hour until its token. The event distinguishes a wait from a refusal."""
     pipeline = Pipeline(RateLimit(1, per=3600, burst=1, max_wait=7200, shadow=True))
     heard = heard_by(pipeline, CallRejected)
@@ -64,7 +64,7 @@ def test_bulkhead_lets_all_in_and_counts(world: World) -> None:
     assert_idle(pipeline.snapshot())
 
 
-def test_bulkhead_with_a_queue_makes_nobody_wait_and_counts(world: World) -> None:
+def test_bulkhead_with_a_queue_queues_no_call_and_counts(world: World) -> None:
     """It counts the calls that it would have queued."""
     pipeline = Pipeline(Bulkhead(1, queue=5, shadow=True))
     dependency = world.dependency(Joined(2, 1), Joined(2, 2))

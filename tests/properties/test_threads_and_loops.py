@@ -192,7 +192,7 @@ def assert_idle(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_bulkhead_serves_everybody_and_never_exceeds_its_limit(limit: int) -> None:
+def test_bulkhead_serves_all_calls_and_never_exceeds_its_limit(limit: int) -> None:
     """Waiters are woken from other threads and other loops; with one lost wake-up, this would not end."""
     service, pipeline = Service(), Pipeline(Bulkhead(limit, queue=1000))
     crowd = Crowd(service, pipeline, rounds=100)
@@ -202,7 +202,7 @@ def test_bulkhead_serves_everybody_and_never_exceeds_its_limit(limit: int) -> No
     assert_idle(pipeline)
 
 
-def test_bulkhead_without_a_queue_never_makes_anybody_wait() -> None:
+def test_bulkhead_without_a_queue_never_makes_a_call_wait() -> None:
     """A call that finds it full is refused, also when a permit comes free at that moment; all others are served."""
     service, pipeline = Service(), Pipeline(Bulkhead(2))
     queued: list[events.Event] = []
@@ -314,7 +314,7 @@ def test_half_open_breaker_lets_one_probe_through_at_a_time() -> None:
     assert_idle(pipeline)
 
 
-def test_breaker_that_recovers_closes_for_everybody() -> None:
+def test_breaker_that_recovers_closes_for_all_threads_and_loops() -> None:
     """One probe succeeds in one thread or loop, and calls of all of them are admitted again."""
     service, breaker = Service(), CircuitBreaker(fail_max=1, break_duration=0.0005)
     breaker.open()
@@ -332,7 +332,7 @@ def test_breaker_that_recovers_closes_for_everybody() -> None:
     assert_idle(pipeline)
 
 
-def test_whole_stack_serves_everybody_and_is_idle_afterwards() -> None:
+def test_whole_stack_serves_all_calls_and_is_idle_afterwards() -> None:
     """Timeouts of several loops, retries, a queue and a breaker, on one pipeline."""
     service = Service(fails_every=5)
     pipeline = Pipeline(

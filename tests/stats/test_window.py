@@ -128,7 +128,7 @@ def test_time_window_after_a_gap_as_long_as_itself_begins_anew(gap: float) -> No
     assert sums(window) == (1, 0, 0)
 
 
-def test_time_window_takes_news_from_before_the_current_slice_as_new() -> None:
+def test_time_window_counts_a_late_call_in_the_current_slice() -> None:
     """A thread that was delayed brings a time of the slice before: the call counts, and no other is dropped."""
     window = TimeWindow(10.0)
     window.record(False, False, 105.0)

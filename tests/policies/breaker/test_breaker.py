@@ -257,7 +257,7 @@ def test_breaker_half_open_admits_exactly_its_probes_of_50_threads() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_breaker_with_a_hung_probe_gives_its_place_away_after_the_lease_and_drops_its_late_news() -> None:
+async def test_breaker_with_a_hung_probe_gives_its_place_away_after_the_lease_and_drops_its_late_result() -> None:
     """A probe that never ends does not block the circuit, and the result of one that ends late is dropped."""
     breaker = CircuitBreaker(None, fail_max=1, lease=30.0)
     late = asyncio.Event()
@@ -436,7 +436,7 @@ async def test_breaker_in_shadow_refuses_nothing_and_counts_what_it_would_have_r
 
 
 @pytest.mark.virtual_time
-async def test_breaker_in_shadow_tells_what_it_would_have_refused() -> None:
+async def test_breaker_in_shadow_emits_what_it_would_have_refused() -> None:
     """The event is a `CallRejected` with `shadow=True`."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, shadow=True)
     pipeline = Pipeline(breaker, name="users")
@@ -487,7 +487,7 @@ async def test_circuit_open_carries_what_a_handler_needs_and_pickles() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_breaker_tells_every_pipeline_that_shares_it_of_its_changes() -> None:
+async def test_breaker_emits_its_changes_in_every_pipeline_that_shares_it() -> None:
     """Each pipeline emits one event with its own name, also where the call of another one caused the change."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0, name="shared")
     first, second = Pipeline(breaker, name="first"), Pipeline(Timeout(1), breaker, name="second")
@@ -512,7 +512,7 @@ async def test_breaker_tells_every_pipeline_that_shares_it_of_its_changes() -> N
 
 
 @pytest.mark.virtual_time
-async def test_breaker_refusal_is_told_as_an_event_with_its_reason() -> None:
+async def test_breaker_refusal_is_an_event_with_its_reason() -> None:
     """Only the pipeline of the refused call emits the event."""
     breaker = CircuitBreaker(None, fail_max=1, break_duration=5.0)
     pipeline = Pipeline(breaker, name="users")

@@ -99,7 +99,7 @@ def test_circuit_open_refuses_until_its_break_is_over() -> None:
     assert change == Change(OPEN, HALF_OPEN, "the break is over")
 
 
-def test_circuit_open_says_when_to_come_back_and_keeps_its_word() -> None:
+def test_circuit_open_admits_a_call_after_retry_after() -> None:
     """A call that comes after `retry_after` seconds is admitted."""
     machine = opened(now=3.0, break_duration=10.0)
     assert machine.retry_after(3.0) == 10.0
@@ -156,7 +156,7 @@ def test_circuit_in_any_state_isolated_refuses_for_ever(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", [OPEN, HALF_OPEN, ISOLATED])
-def test_circuit_isolated_stays_so_whatever_it_is_told_but_close(state: State) -> None:
+def test_circuit_isolated_is_ended_by_nothing_but_close(state: State) -> None:
     """Only `close()` ends `isolate()`: a tool that opens circuits must not make this one probe."""
     machine = circuit()
     machine.force(ISOLATED, 0.0, "by hand")
@@ -176,7 +176,7 @@ def test_circuit_goes_by_hand_from_any_state_to_any(old: State, new: State) -> N
     assert machine.state is new
 
 
-def test_circuit_opened_by_hand_stays_so_for_as_long_as_it_is_told() -> None:
+def test_circuit_opened_by_hand_stays_so_for_the_given_seconds() -> None:
     """The default is its break."""
     machine = circuit(break_duration=10.0)
     machine.force(OPEN, 5.0, "by hand")
@@ -270,7 +270,7 @@ def test_circuit_is_never_opened_by_a_good_call() -> None:
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_circuit_open_ignores_news_of_calls_from_before(failed: bool) -> None:
+def test_circuit_open_ignores_results_of_earlier_calls(failed: bool) -> None:
     """Late results neither close it nor prolong its break."""
     machine = circuit()
     late = admit(machine, 0.0)
@@ -281,7 +281,7 @@ def test_circuit_open_ignores_news_of_calls_from_before(failed: bool) -> None:
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_circuit_half_open_ignores_news_of_calls_from_before(failed: bool) -> None:
+def test_circuit_half_open_ignores_results_of_earlier_calls(failed: bool) -> None:
     """Only its own probes count."""
     machine = circuit(success_threshold=1)
     late = admit(machine, 0.0)
@@ -293,7 +293,7 @@ def test_circuit_half_open_ignores_news_of_calls_from_before(failed: bool) -> No
     assert machine.state is CLOSED
 
 
-def test_circuit_closed_again_ignores_news_of_calls_from_before() -> None:
+def test_circuit_closed_again_ignores_results_of_earlier_calls() -> None:
     """A late failure from before does not open it again, and does not count."""
     machine = circuit()
     late = [admit(machine, 0.0) for _ in range(5)]
@@ -305,7 +305,7 @@ def test_circuit_closed_again_ignores_news_of_calls_from_before() -> None:
     assert (machine.window.calls, machine.consecutive) == (0, 0)
 
 
-def test_circuit_closed_by_hand_ignores_news_of_calls_from_before() -> None:
+def test_circuit_closed_by_hand_ignores_results_of_earlier_calls() -> None:
     """Closing a closed circuit also drops the results of calls in flight."""
     machine = circuit()
     late = admit(machine, 0.0)
@@ -374,7 +374,7 @@ def test_circuit_half_open_says_to_come_back_when_the_first_lease_is_over() -> N
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_circuit_half_open_drops_the_news_of_a_probe_whose_lease_is_over(failed: bool) -> None:
+def test_circuit_half_open_drops_the_result_of_a_probe_whose_lease_is_over(failed: bool) -> None:
     """It is dropped also where no other call has taken its place."""
     machine = opened(lease=5.0)
     late = admit(machine, 10.0)
@@ -387,7 +387,7 @@ def test_circuit_half_open_drops_the_news_of_a_probe_whose_lease_is_over(failed:
     assert machine.state is CLOSED
 
 
-def test_circuit_half_open_is_not_told_twice_by_one_probe() -> None:
+def test_circuit_half_open_counts_one_result_of_a_probe() -> None:
     """A ticket counts once."""
     machine = opened(success_threshold=2)
     probe = admit(machine, 10.0)
@@ -519,7 +519,7 @@ def test_circuit_closed_is_not_wanted() -> None:
     assert not circuit().wanted(0.0)
 
 
-def test_circuit_open_is_wanted_until_nobody_has_asked_for_it_for_its_longest_break() -> None:
+def test_circuit_open_is_wanted_until_no_call_has_come_for_its_longest_break() -> None:
     """The time counts from the end of its break, or from the last call that it refused or let probe."""
     machine = opened(break_duration=10.0, max_break=80.0)
     assert machine.wanted(89.0)

@@ -112,7 +112,7 @@ def test_listener_failure_of_a_result_gets_an_error_that_says_so() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_listener_hears_of_a_cut_call_only_if_it_is_evidence() -> None:
+async def test_listener_gets_a_cut_call_only_if_it_is_evidence() -> None:
     """A young call that was cancelled is neither a failure nor a success."""
     ear = Ear()
     pipeline = Pipeline(Timeout(2.0), CircuitBreaker(listeners=[ear]))
@@ -136,7 +136,7 @@ def test_listener_state_change_gets_pybreakers_own_state_objects() -> None:
     assert changes == [(breaker.pybreaker, *pair) for pair in expected]
 
 
-def test_listener_hears_the_same_story_as_from_pybreaker_itself() -> None:
+def test_listener_gets_the_same_calls_as_from_pybreaker_itself() -> None:
     """Success, failure, opening, refusal, failed probe and successful probe cause the same calls in the same order."""
     ours, theirs = Ear(), Ear()
     breaker = CircuitBreaker(None, fail_max=2, break_duration=60.0, listeners=[ours])
@@ -157,7 +157,7 @@ def test_listener_hears_the_same_story_as_from_pybreaker_itself() -> None:
     assert ours.words == theirs.words
 
 
-def test_listener_is_not_told_of_a_refused_call() -> None:
+def test_listener_is_not_called_for_a_refused_call() -> None:
     """No function was called, and none has failed."""
     ear = Ear()
     breaker = CircuitBreaker(listeners=[ear])
@@ -184,7 +184,7 @@ class Broken(pybreaker.CircuitBreakerListener):
         raise LookupError("state_change")
 
 
-def test_listener_that_raises_is_logged_and_harms_nobody(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_that_raises_is_logged_and_changes_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """The call, the circuit and the other listeners go on."""
     ear = Ear()
     breaker = CircuitBreaker(None, fail_max=1, listeners=[Broken(), ear])
@@ -217,7 +217,7 @@ def test_listener_with_an_async_method_is_refused(method: str) -> None:
         CircuitBreaker().pybreaker.add_listener(listener)
 
 
-def test_listener_added_later_hears_from_then_on_and_removed_no_more() -> None:
+def test_listener_added_later_is_called_from_then_on_and_removed_no_more() -> None:
     """It can be added to the breaker and to its pybreaker object."""
     breaker = CircuitBreaker()
     first, second = Ear(), Ear()
@@ -538,7 +538,7 @@ def test_memory_storage_success_of_either_begins_the_row_again(shared: pybreaker
     assert breaker.state == real.current_state == "closed"
 
 
-def test_memory_storage_that_says_nothing_new_changes_nothing(shared: pybreaker.CircuitMemoryStorage) -> None:
+def test_memory_storage_without_a_new_state_changes_nothing(shared: pybreaker.CircuitMemoryStorage) -> None:
     """The circuit keeps its windows, its successes and its probes from call to call."""
     breaker = CircuitBreaker(0.5, window_calls=4, success_threshold=2, state_storage=shared)
     guarded = breaker(up)
@@ -561,7 +561,7 @@ def test_memory_storage_that_says_nothing_new_changes_nothing(shared: pybreaker.
 
 
 @pytest.mark.virtual_time
-async def test_memory_storage_is_not_told_late_news_of_an_earlier_state(
+async def test_memory_storage_gets_no_late_results_of_an_earlier_state(
     shared: pybreaker.CircuitMemoryStorage,
 ) -> None:
     """Results of calls from before the circuit closed do not change the shared count."""
@@ -640,7 +640,7 @@ class Partition(pybreaker.CircuitMemoryStorage):
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first", "again"])
-def test_storage_that_lost_our_opening_does_not_close_us_and_is_told_again(earlier: bool, world: World) -> None:
+def test_storage_that_lost_our_opening_does_not_close_us_and_is_written_again(earlier: bool, world: World) -> None:
     """Our opening is written again as soon as the storage is back, whether it knows an earlier opening or none."""
     storage = Partition(pybreaker.STATE_CLOSED)
     breaker = CircuitBreaker(None, fail_max=1, break_duration=60.0, state_storage=storage)
@@ -656,7 +656,7 @@ def test_storage_that_lost_our_opening_does_not_close_us_and_is_told_again(earli
     assert storage.state == "open"
 
 
-def test_storage_that_lost_our_recovery_does_not_open_us_and_is_told_again() -> None:
+def test_storage_that_lost_our_recovery_does_not_open_us_and_is_written_again() -> None:
     """Its "open" is the state from before our recovery."""
     storage = Partition(pybreaker.STATE_CLOSED)
     breaker = CircuitBreaker(state_storage=storage)
@@ -731,7 +731,7 @@ def test_storage_that_raises_is_logged_once_and_costs_neither_a_permit_nor_the_c
     assert storage.state == "open"
 
 
-def test_storage_that_says_something_else_changes_nothing_and_is_logged(
+def test_storage_with_an_unknown_state_changes_nothing_and_is_logged(
     shared: pybreaker.CircuitMemoryStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A state that pybreaker does not have is an error in the user's storage."""
@@ -1049,7 +1049,7 @@ def test_slow_storage_that_raises_is_logged_once_and_read_again_when_it_is_back(
     assert "does not answer" in told[0].message
 
 
-def test_slow_storage_that_hangs_is_owed_a_thousand_writes_at_the_most() -> None:
+def test_slow_storage_that_hangs_has_at_most_a_thousand_pending_writes() -> None:
     """An outage of the storage does not fill the memory: the oldest writes are dropped."""
     storage = Slowly()
     breaker = CircuitBreaker(None, fail_max=10**9, state_storage=storage)

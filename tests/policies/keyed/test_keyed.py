@@ -204,7 +204,7 @@ def test_rate_limit_for_each_key_limits_each_key(world: World) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_rate_limit_for_each_key_has_a_line_for_each_key() -> None:
+async def test_rate_limit_for_each_key_has_a_queue_for_each_key() -> None:
     """No call waits for the token of another key."""
     keyed = Keyed(lambda: RateLimit(1, burst=1, max_wait=9), key=first)
     now = asyncio.get_running_loop().time
@@ -302,7 +302,7 @@ async def test_circuit_that_opened_while_a_call_waited_behind_it_is_asked_again_
     assert sent == ["bad", "good"]
 
 
-def test_shadow_breakers_refuse_nobody_and_count(world: World) -> None:
+def test_shadow_breakers_refuse_no_call_and_count(world: World) -> None:
     """The factory makes them with `shadow=True`, for all keys."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1, shadow=True), key=first)
     guarded = keyed(Service(world, "bad").fn)
@@ -413,7 +413,7 @@ def test_factory_must_make_a_new_gate_of_the_same_kind_each_time(gates: list[Any
     assert keyed.snapshot()["in_use"] == 0
 
 
-def test_gates_found_by_two_functions_tell_the_pipelines_of_both() -> None:
+def test_gates_found_by_two_functions_emit_in_the_pipelines_of_both() -> None:
     """Both pipelines get the events, also of keys that came by the other, and of keys that came after the pipelines."""
     heard: list[str] = []
     keyed = Keyed(CircuitBreaker, key=first)
@@ -503,7 +503,7 @@ def test_name_of_a_gate_shows_its_key_in_short(key: Any, name: str) -> None:
     assert Keyed(lambda: Bulkhead(1), key=first).gate_for(key).name == name
 
 
-def test_pybreaker_listener_is_told_the_name_with_the_key(world: World) -> None:
+def test_pybreaker_listener_gets_the_name_with_the_key(world: World) -> None:
     """One listener for all circuits can tell them apart."""
     told: list[str | None] = []
 
@@ -517,7 +517,7 @@ def test_pybreaker_listener_is_told_the_name_with_the_key(world: World) -> None:
     assert told == ["CircuitBreaker[a]"]
 
 
-def test_every_pipeline_hears_of_keys_from_before_and_after_it_was_built(world: World) -> None:
+def test_every_pipeline_gets_events_of_keys_from_before_and_after_it_was_built(world: World) -> None:
     """Each pipeline emits the events with its own name."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1), key=first)
     heard: list[tuple[str, str]] = []
@@ -636,7 +636,7 @@ def test_keys_that_look_alike_have_names_of_their_own_in_snapshots(keys: list[An
 # -- what is forgotten ----------------------------------------------------------------------------------------------
 
 
-def test_key_used_longest_ago_makes_room(world: World) -> None:
+def test_least_recently_used_key_makes_room(world: World) -> None:
     """The least recently used key is evicted."""
     keyed = Keyed(lambda: Bulkhead(1), key=first, max_keys=3)
     guarded = keyed(Service(world).fn)
@@ -648,7 +648,7 @@ def test_key_used_longest_ago_makes_room(world: World) -> None:
     assert keys_of(keyed) == ["e", "b", "d"]
 
 
-def test_key_in_use_is_not_forgotten_however_many_come(world: World) -> None:
+def test_key_in_use_is_not_evicted_by_any_number_of_keys(world: World) -> None:
     """Its permit is taken: a new gate would have a second one."""
     keyed = Keyed(lambda: Bulkhead(1), key=first, max_keys=2, idle=1e-9)
     inner = keyed(Service(world).fn)
@@ -675,7 +675,7 @@ def test_key_in_use_is_not_forgotten_however_many_come(world: World) -> None:
     assert keyed.snapshot()["keys"] <= 3
 
 
-def test_open_circuit_is_not_forgotten_however_many_come(world: World) -> None:
+def test_open_circuit_is_not_evicted_by_any_number_of_keys(world: World) -> None:
     """A new circuit would send calls to a dependency that is known to be dead."""
     keyed, service = breakers(fail_max=1, max_keys=2, idle=1e-9), Service(world, "bad")
     guarded = keyed(service.fn)
@@ -685,7 +685,7 @@ def test_open_circuit_is_not_forgotten_however_many_come(world: World) -> None:
     assert keyed.snapshot()["keys"] <= 3
 
 
-def test_isolated_circuit_is_never_forgotten() -> None:
+def test_isolated_circuit_is_never_evicted() -> None:
     """An operator isolated it."""
     keyed = Keyed(CircuitBreaker, key=first, max_keys=1, idle=1e-9)
     gate = keyed.gate_for("bad")
@@ -696,7 +696,7 @@ def test_isolated_circuit_is_never_forgotten() -> None:
     assert keyed.gate_for("bad") is gate
 
 
-def test_bucket_that_is_not_full_is_forgotten_last(world: World) -> None:
+def test_bucket_that_is_not_full_is_evicted_last(world: World) -> None:
     """Otherwise a caller could get new tokens by using other keys; so keys at rest are evicted first."""
     keyed = Keyed(lambda: RateLimit(1, per=1e9), key=first, max_keys=8)
     guarded = keyed(Service(world).fn)
@@ -713,7 +713,7 @@ def test_bucket_that_is_not_full_is_forgotten_last(world: World) -> None:
     [lambda: RateLimit(1, per=1e9), lambda: CircuitBreaker(fail_max=1), Bulkhead, AdaptiveLimit],
     ids=["bucket", "open", "bulkhead", "adaptive"],
 )
-def test_strangers_leave_no_more_keys_than_there_may_be(factory: Callable[[], Gate], world: World) -> None:
+def test_keys_in_any_state_stay_within_max_keys(factory: Callable[[], Gate], world: World) -> None:
     """The bound holds for keys in any state: if none is at rest, the least recently used one is evicted."""
     keyed = Keyed(factory, key=first, max_keys=20)
     guarded = keyed(Service(world, *range(100)).fn)
@@ -750,7 +750,7 @@ def test_table_of_keys_in_use_gets_smaller_when_calls_end(world: World) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_call_in_line_keeps_its_key() -> None:
+async def test_queued_call_keeps_its_key() -> None:
     """It gets the permit of the gate for which it waits."""
     keyed = Keyed(lambda: Bulkhead(1, queue=1), key=first, max_keys=1)
     guarded = keyed(take)
@@ -767,7 +767,7 @@ async def take(key: Any, seconds: float = 0.0) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_key_that_was_idle_is_forgotten_when_a_new_one_comes() -> None:
+async def test_key_that_was_idle_is_evicted_when_a_new_one_comes() -> None:
     """It is evicted at exactly its idle time, and not before."""
     keyed = Keyed(CircuitBreaker, key=first, idle=10)
     guarded = keyed(take)
@@ -837,7 +837,7 @@ async def test_keyed_gate_is_at_rest_when_all_its_gates_are() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_key_of_which_nobody_takes_the_time_counts_as_used_until_the_next_new_one() -> None:
+async def test_key_without_timed_calls_counts_as_used_until_the_next_new_one() -> None:
     """A count window reads no clock; its keys are kept for longer, never for less."""
     keyed = Keyed(lambda: CircuitBreaker(window_calls=9), key=first, idle=10)
     guarded = keyed(take)
@@ -856,7 +856,7 @@ async def test_key_of_which_nobody_takes_the_time_counts_as_used_until_the_next_
 
 
 @pytest.mark.virtual_time
-async def test_idle_open_circuit_is_kept_until_nobody_has_asked_for_it_for_its_longest_break() -> None:
+async def test_idle_open_circuit_is_kept_until_no_call_has_come_for_its_longest_break() -> None:
     """Then it is evicted: a crawler meets more dead hosts than it can remember."""
     keyed = Keyed(lambda: CircuitBreaker(fail_max=1, break_duration=5, max_break=60), key=first, idle=10)
 
@@ -875,7 +875,7 @@ async def test_idle_open_circuit_is_kept_until_nobody_has_asked_for_it_for_its_l
 
 
 @pytest.mark.virtual_time
-async def test_only_so_many_keys_are_looked_at_when_a_new_one_comes() -> None:
+async def test_a_new_key_examines_a_fixed_number_of_others() -> None:
     """A call costs the same with any number of keys that are not at rest."""
     looks = 0
     resting = False
@@ -950,7 +950,7 @@ def test_twenty_thousand_keys_leave_no_more_than_there_may_be() -> None:
     assert len(alive) == 101  # with the one that shows what the factory makes
 
 
-def test_circuits_of_many_keys_leave_nothing_in_a_pipeline_that_hears_of_them() -> None:
+def test_circuits_of_many_keys_leave_nothing_in_a_pipeline_that_gets_their_events() -> None:
     """The channel of a pipeline keeps no gate in memory."""
     alive: weakref.WeakSet[Gate] = weakref.WeakSet()
 
@@ -1141,7 +1141,7 @@ class Crowd:
 
 @pytest.mark.usefixtures("hasty_switches")
 @pytest.mark.parametrize("queue", [0, 1000])
-def test_key_in_use_is_never_forgotten_by_another_thread(queue: int) -> None:
+def test_key_in_use_is_never_evicted_by_another_thread(queue: int) -> None:
     """With room for two of six keys, keys are evicted all the time: a key's limit is never exceeded."""
     keyed = Keyed(lambda: Bulkhead(1, queue=queue), key=first, max_keys=2, idle=1e-9)
     crowd = Crowd(Pipeline(keyed), keys=6, rounds=120)
