@@ -20,6 +20,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from resilient import _validation, events
@@ -43,7 +44,7 @@ __all__ = ["AdaptiveLimit"]
 
 _log = logging.getLogger("resilient")
 
-SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.9, "sheddable": 0.7}
+SHARES: Mapping[Priority, float] = MappingProxyType({"critical": 1.0, "normal": 0.9, "sheddable": 0.7})
 
 NO_ROOM = Template("{} of {} has no room for a {} call: {}")
 
@@ -77,6 +78,8 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
     callers in the same thread hold all permits.
     """
 
+    shares: Mapping[Priority, float] = SHARES
+
     _begin: float
     _end: float
     _successes: int
@@ -106,20 +109,21 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         if not min_limit <= initial <= max_limit:
             raise ValueError(f"initial={initial!r} must be within min_limit={min_limit!r} and max_limit={max_limit!r}")
         self.queue = _validation.count("queue", queue, least=0)
-        longest_wait = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
+        self.queue_timeout = None if queue_timeout is None else _validation.seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not queue:
             raise ValueError(f"queue_timeout={queue_timeout!r} has no meaning without a queue: give queue= too")
         rule = (limiter if inspect.isclass(limiter) else _validation.callback("limiter", limiter))()
         if not isinstance(rule, Limiter):
             raise TypeError(f"limiter must make a Limiter, as Vegas does, got {rule!r}")
         self.limiter: Limiter = rule
-        self.shares = _shares(shares)
+        if shares is not None:
+            self.shares = _checked(shares)
         self._priority = None if priority is None else _validation.callback("priority", priority)
         self.facts = shared_facts(
             learns=True,
             follows=False,  # the duration of a stream depends on its reader
             waits=queue > 0,
-            longest_wait=longest_wait,
+            longest_wait=self.queue_timeout,
             permits=True,
             raises=(LimitExceeded,),
             inactive=IN_SHADOW if shadow else None,
@@ -133,7 +137,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         self._waiting = self._permit_queue.waiters.groups  # empty, and so false, when no call waits
         self._forget(math.inf, math.inf)
         self._set_bounds()
-        # These are as many attributes as instances may have that share the keys of their dictionaries.
+        # Instances share the keys of their dictionaries as long as they have no more attributes than these.
         if self.shadow and queue:
             self._shadow_queue = ShadowQueue(
                 self, lambda rank: self._bounds[rank], self._refusal, self._rank, self._learn_in_shadow
@@ -146,11 +150,6 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         self._permit_queue.renew(self._lock)
         if self._shadow_queue is not None:
             self._shadow_queue._renew()
-
-    @property
-    def queue_timeout(self) -> float | None:
-        """Seconds a call waits at most; None: until its deadline."""
-        return self.facts.longest_wait
 
     # -- admission ----------------------------------------------------------------------------------------------
 
@@ -380,10 +379,8 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         )
 
 
-def _shares(given: Mapping[Priority, float] | None) -> dict[Priority, float]:
+def _checked(given: Mapping[Priority, float]) -> dict[Priority, float]:
     """The share of each class: the given ones, checked, and defaults."""
-    if given is None:
-        return dict(SHARES)
     if not isinstance(given, Mapping):
         raise TypeError(f"shares must map classes of calls to shares, got {given!r}")
     unknown = [name for name in given if name not in PRIORITIES]
