@@ -90,6 +90,10 @@ class Policy:
     _init_args: tuple[tuple[Any, ...], dict[str, Any]]
     """The arguments that it was made with."""
 
+    _pipeline: Any = None
+    """The pipeline of this policy alone, made when it first guards a function. (Not an attribute of each instance: a
+    `Keyed` has many, of which none guards a function.)"""
+
     _copies: dict[Any, Any] | None = None
     """The policies that `_per_key` has made, by table."""
 
@@ -121,7 +125,6 @@ class Policy:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = type(self).__name__ if name is None else _validation.name("name", name)
-        self._pipeline: Any = None
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Guard `fn` with this policy alone."""
