@@ -226,8 +226,8 @@ class Chaos(
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        rest = inner(view)
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        rest = inner(around)
         if not self.experiment.possible:
             return rest
         pause = self.facts.pause

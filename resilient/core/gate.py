@@ -160,10 +160,10 @@ class Gate(Policy):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         """A gate never repeats a call. The default does not know what it may refuse, nor how long calls wait."""
-        rest, facts = inner(view), self.facts
-        wait = min(math.inf if facts.longest_wait is None else facts.longest_wait, view.within)
+        rest, facts = inner(around), self.facts
+        wait = min(math.inf if facts.longest_wait is None else facts.longest_wait, around.within)
         most = rest.seconds.most + (wait if facts.waits and not self.shadow else 0.0)
         why = f"{self} is not known here, and may make a call wait" if facts.waits else rest.why
         return replace(

@@ -26,13 +26,13 @@ class Level:
         self._context = context
         self._known: dict[Surroundings, WorstCase] = {}
 
-    def __call__(self, view: Surroundings) -> WorstCase:
+    def __call__(self, around: Surroundings) -> WorstCase:
         context = self._context
-        if view.classifier is not context.classifier or view.lifecycle is not context.lifecycle:
-            view = replace(view, classifier=context.classifier, lifecycle=context.lifecycle)
-        known = self._known.get(view)
+        if around.classifier is not context.classifier or around.lifecycle is not context.lifecycle:
+            around = replace(around, classifier=context.classifier, lifecycle=context.lifecycle)
+        known = self._known.get(around)
         if known is None:
-            known = self._known[view] = self.policy.worst(self._inner, view)
+            known = self._known[around] = self.policy.worst(self._inner, around)
         return known
 
     @property

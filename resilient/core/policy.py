@@ -235,10 +235,10 @@ class Policy:
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         """The worst that it and the rest can cost a call. The default takes the facts at their word."""
         facts = self.facts
-        once = inner(view if facts.time_limit is None else view.sooner(facts.time_limit))
+        once = inner(around if facts.time_limit is None else around.sooner(facts.time_limit))
         runs = math.inf if facts.runs is None else facts.runs
         waits = math.inf if facts.pause is None else facts.pause
         stop = AnyOf((Runs(runs), Unknown(str(self))))

@@ -184,7 +184,7 @@ NOTHING = Discard()
 
 def sequential(
     inner: InnerCost,
-    view: Surroundings,
+    around: Surroundings,
     stop: Stop,
     pauses: Pauses,
     why: Callable[[float, float], str],
@@ -196,19 +196,19 @@ def sequential(
     `why(runs, latest)` returns the text about the seconds, for the number of runs that can begin, and the latest begin
     of the last.
     """
-    view = replace(view, again=True, pressed=view.pressed or stop.timed)
-    one = inner(view)
-    plan = _Plan(AnyOf((stop, Before(view.within))), pauses, discard)
+    around = replace(around, again=True, pressed=around.pressed or stop.timed)
+    one = inner(around)
+    plan = _Plan(AnyOf((stop, Before(around.within))), pauses, discard)
     most, latest = plan.begins(one.seconds.most, sure=False)
     sure, _ = plan.begins(0.0, sure=True)
     sure = min(sure, max(1.0, one.max_failing_runs) if one.fails else 1.0)
-    attempts, requests, quick = _hasty(inner, view, sure, plan)
+    attempts, requests, quick = _hasty(inner, around, sure, plan)
     longest = latest + one.seconds.most + plan.end(most)
-    ways = [_longest(inner, view, sure, plan, asks=one.asks and discard.asks)]
+    ways = [_longest(inner, around, sure, plan, asks=one.asks and discard.asks)]
     if one.asks and not discard.asks:
-        ways.append(_longest(inner, view, sure, replace(plan, discard=NOTHING), asks=True))
+        ways.append(_longest(inner, around, sure, replace(plan, discard=NOTHING), asks=True))
     return WorstCase(
-        Bound(min(max(ways), longest, view.within if view.is_async else math.inf), longest),
+        Bound(min(max(ways), longest, around.within if around.is_async else math.inf), longest),
         Bound(attempts, _times(one.attempts.most, most)),
         Bound(requests, _times(one.requests.most, most)),
         one.why if math.isinf(one.seconds.most) else why(most, latest),
@@ -278,14 +278,14 @@ class _Plan:
         return runs, late
 
 
-def _hasty(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan) -> tuple[float, float, float]:
+def _hasty(inner: InnerCost, around: Surroundings, runs: float, plan: _Plan) -> tuple[float, float, float]:
     """Return the attempts and requests of `runs` runs that fail as soon as they can, and the seconds that these
     take."""
     begin = attempts = requests = end = 0.0
     run = 0
     while run < runs:
         run += 1
-        worst = inner(view.after(begin))
+        worst = inner(around.after(begin))
         attempts += worst.attempts.sure
         requests += worst.requests.sure
         end = begin + worst.quick
@@ -297,26 +297,26 @@ def _hasty(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan) -> tu
     return attempts, requests, end
 
 
-def _longest(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
+def _longest(inner: InnerCost, around: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
     """Return the longest duration of several ways to fail, each of which can happen within the limits."""
-    one = inner(view)
+    one = inner(around)
     longest, quick = one.seconds.sure, one.quick
     if math.isinf(longest) or runs == 1:
         return longest
     # All runs but the last fail as soon as they can, after the longest pauses that end in time.
     begins = [plan.begins(quick, sure=True, asks=asks, runs=runs, quick=quick)]
     # All of them take as long as they can, or as is left to them.
-    if one.smooth and (math.isinf(view.within) or inner(view.sooner(longest)).seconds.sure >= longest):
+    if one.smooth and (math.isinf(around.within) or inner(around.sooner(longest)).seconds.sure >= longest):
         begins.append(plan.begins(longest, sure=True, asks=asks, runs=runs, quick=quick))
-    ways = [begin + inner(view.after(begin)).seconds.sure + plan.end(run) for run, begin in begins]
-    return max(*ways, _greedy(inner, view, runs, plan, asks=asks))
+    ways = [begin + inner(around.after(begin)).seconds.sure + plan.end(run) for run, begin in begins]
+    return max(*ways, _greedy(inner, around, runs, plan, asks=asks))
 
 
-def _greedy(inner: InnerCost, view: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
+def _greedy(inner: InnerCost, around: Surroundings, runs: float, plan: _Plan, *, asks: bool) -> float:
     """Return the duration if each run takes its longest, and each pause, too, unless that would outlive a limit."""
     begin, run = 0.0, 1
     while True:
-        worst = inner(view.after(begin))
+        worst = inner(around.after(begin))
         end = begin + worst.seconds.sure
         following = -1.0
         if run < min(runs, MANY):

@@ -57,17 +57,17 @@ def explain(
     is_async = guards != "def" if is_async is None else is_async
     places = _places(inner)
     policies = [place.policy for place in places]
-    view = Surroundings(is_async=is_async, once=inner._context.call_options.leaves_repeating)
+    surroundings = Surroundings(is_async=is_async, once=inner._context.call_options.leaves_repeating)
     function = _function(function_limit, is_async=is_async)
     found = levels([(place.policy, place.pipeline._context) for place in places], function)
-    worst = found[0](view)
+    worst = found[0](surroundings)
     idle = [Idle(str(policy), policy.facts.inactive) for policy in policies if policy.facts.inactive is not None]
     unfit = [(policy, policy._unfit(is_async=is_async, block=False)) for policy in policies]
     idle += [Idle(str(policy), f"it cannot guard this: {why}") for policy, why in unfit if why is not None]
-    layered = None if outer is None else _layered(outer, inner, function, view)
+    layered = None if outer is None else _layered(outer, inner, function, surroundings)
     if layered is not None and layered.once:
         leaves = f"behind {layered.name} it leaves retries to the outer pipeline"
-        idle += [Idle(str(policy), leaves) for policy in policies if _may_leave(policy, view)]
+        idle += [Idle(str(policy), leaves) for policy in policies if _may_leave(policy, surroundings)]
     return Explanation(
         name=inner.name or "pipeline",
         function="async def" if is_async else "def",
@@ -89,7 +89,7 @@ def explain(
         routes=tuple(_routes(places, is_async=is_async)),
         idle=tuple(idle),
         findings=tuple(inner.findings),
-        assumes=tuple(_assumptions(places, view)),
+        assumes=tuple(_assumptions(places, surroundings)),
         behind=layered,
     )
 
@@ -146,7 +146,7 @@ def _places(pipeline: Pipeline, path: tuple[int, ...] = (), around: tuple[str, .
 # -- under another pipeline -----------------------------------------------------------------------------------------
 
 
-def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surroundings) -> Behind:
+def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, surroundings: Surroundings) -> Behind:
     policies = [place.policy for place in _places(outer)]
     repeated = any(policy.facts.runs != 1 for policy in policies)
     whole = levels([(inner, inner._context)], function)[0]
@@ -154,7 +154,7 @@ def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surrou
     told = [policy.facts.time_limit for policy in policies[:-1] if policy.facts.time_limit is not None]
 
     def call(around: Surroundings) -> WorstCase:
-        seen = replace(view, within=around.within, again=around.again, repeated=repeated)
+        seen = replace(surroundings, within=around.within, again=around.again, repeated=repeated)
         near = whole(seen)
         if policies[-1].facts.time_limit is None:
             return near
@@ -169,15 +169,15 @@ def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, view: Surrou
 
     def leaves(policy: Policy) -> bool:
         """Whether a policy of the inner pipeline leaves retries to the outer one."""
-        return _may_leave(policy, view)
+        return _may_leave(policy, surroundings)
 
     once = repeated and any(leaves(place.policy) for place in _places(inner))
-    worst = levels([(outer, outer._context)], call)[0](Surroundings(is_async=view.is_async))
+    worst = levels([(outer, outer._context)], call)[0](Surroundings(is_async=surroundings.is_async))
     return Behind(
         outer.name or "pipeline",
         worst,
         long_run([(outer, _never), (inner, leaves if once else _never)], worst.requests.most),
-        outer.worst(function, Surroundings(is_async=view.is_async)).requests,
+        outer.worst(function, Surroundings(is_async=surroundings.is_async)).requests,
         once,
     )
 
@@ -186,10 +186,10 @@ def _never(policy: Policy) -> bool:
     return False
 
 
-def _may_leave(policy: Policy, view: Surroundings) -> bool:
+def _may_leave(policy: Policy, surroundings: Surroundings) -> bool:
     """Whether a policy leaves retries to an outer pipeline that retries."""
     facts = policy.facts
-    return facts.runs != 1 and not facts.overlaps and (view.once or facts.leaves_repeating)
+    return facts.runs != 1 and not facts.overlaps and (surroundings.once or facts.leaves_repeating)
 
 
 # -- routes of outcomes ---------------------------------------------------------------------------------------------
@@ -246,16 +246,16 @@ def _meeting(place: _Place, error: BaseException | None) -> Reaction | None:
 # -- assumptions ----------------------------------------------------------------------------------------------------
 
 
-def _assumptions(places: Sequence[_Place], view: Surroundings) -> list[str]:
+def _assumptions(places: Sequence[_Place], surroundings: Surroundings) -> list[str]:
     policies = [place.policy for place in places]
     modes = {place.pipelines[-1]: place.pipeline.mode for place in places if place.pipeline.mode != "on"}
     assumed = [f"{name} is switched on (it is switched to {mode!r} now)" for name, mode in modes.items()]
-    if view.is_async:
+    if surroundings.is_async:
         assumed.append("the function ends when it is cancelled")
     else:
         assumed.append("a plain def runs to its end: a Timeout bounds the waits and the further attempts around it")
     assumed.append("hooks, predicates, strategies, key functions and listeners take no time")
-    if not view.is_async and any(place.pipeline.classify.judges_results for place in places):
+    if not surroundings.is_async and any(place.pipeline.classify.judges_results for place in places):
         assumed.append("closing a discarded result takes no time, because a plain def waits for it")
     if any(policy.facts.repeats for policy in policies):
         assumed.append(

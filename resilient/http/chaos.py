@@ -333,8 +333,8 @@ class Witness(Policy, effects=("chaos",)):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return inner(view)  # the worst case of a request is unknown already
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        return inner(around)  # the worst case of a request is unknown already
 
 
 class AsyncHttpChaos(AsyncDelegatingTransport, HttpChaos[Inner], Generic[Request, Response, Inner]):

@@ -362,8 +362,8 @@ class Pipeline(Policy, judgements=("classify",)):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return levels([(policy, self._context) for policy in self.policies], inner)[0](view)
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        return levels([(policy, self._context) for policy in self.policies], inner)[0](around)
 
 
 def _policies_beneath(fn: Any) -> list[Policy]:

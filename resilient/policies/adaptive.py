@@ -355,22 +355,22 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         if self.shadow:
-            return inner(view)
-        view = replace(view, again=view.again or self.queue > 0)
-        rest = inner(view)
+            return inner(around)
+        around = replace(around, again=around.again or self.queue > 0)
+        rest = inner(around)
         if not self.queue:
             return replace(rest, at_once=min(rest.at_once, self.initial))
         # More important calls may come all the time: nothing but these limits ends the wait.
-        line = min(math.inf if self.queue_timeout is None else self.queue_timeout, view.within)
+        line = min(math.inf if self.queue_timeout is None else self.queue_timeout, around.within)
         if math.isinf(line):
             why = f"nothing bounds the wait in the queue of {self}"
         elif math.isinf(rest.seconds.most):
             why = rest.why
         else:
             why = f"{line:.4g} s in the queue of {self}, then {rest.seconds.most:.4g} s"
-        late = inner(view.after(line)).seconds.sure if line < math.inf else math.inf
+        late = inner(around.after(line)).seconds.sure if line < math.inf else math.inf
         return replace(
             rest,
             seconds=Bound(max(rest.seconds.sure, line + late), line + rest.seconds.most),

@@ -171,18 +171,18 @@ class Bulkhead(Gate, example="100"):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         if self.shadow:
-            return inner(view)
-        view = replace(view, again=view.again or self.queue > 0)
-        rest = inner(view)
+            return inner(around)
+        around = replace(around, again=around.again or self.queue > 0)
+        rest = inner(around)
         if not self.queue:
             return replace(rest, at_once=min(rest.at_once, self.max_concurrent))
         # The calls that hold the permits, and those before it in the queue, are like this one.
         rounds = math.ceil(self.queue / self.max_concurrent)
-        limit = min(math.inf if self.queue_timeout is None else self.queue_timeout, view.within)
+        limit = min(math.inf if self.queue_timeout is None else self.queue_timeout, around.within)
         line = rest.seconds.times(rounds, rounds).up_to(limit)
-        late = inner(view.after(line.sure)) if line.sure < math.inf else rest
+        late = inner(around.after(line.sure)) if line.sure < math.inf else rest
         if math.isinf(line.most):
             why = f"nothing bounds the wait in the queue of {self}"
         elif math.isinf(rest.seconds.most):

@@ -138,11 +138,11 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        inside = inner(view)
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        inside = inner(around)
         rest = replace(inside, fails=False)
         if (
-            view.is_async and self._on is None and view.classifier.judges_results
+            around.is_async and self._on is None and around.classifier.judges_results
         ):  # then it closes a result in its stead
             seconds, late = rest.seconds, CLOSING_SECONDS if inside.fails and inside.asks else 0.0
             rest = replace(rest, seconds=Bound(seconds.sure + late, seconds.most + CLOSING_SECONDS))

@@ -284,23 +284,23 @@ class RateLimit(Gate, example="10"):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         if self.shadow:
-            return inner(view)
-        again = view.again
-        view = replace(view, again=again or self.max_wait > 0)
-        rest = inner(view)
+            return inner(around)
+        again = around.again
+        around = replace(around, again=again or self.max_wait > 0)
+        rest = inner(around)
         interval = self.per / self.rate
         # Other calls wait, too. A call that comes again finds the tokens in the same rhythm.
-        wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(view.within)
+        wait = Bound(0.0 if again else self.max_wait, self.max_wait).up_to(around.within)
         why = rest.why
         if self.max_wait and math.isfinite(rest.seconds.most):
             why = f"{wait.most:.4g} s until {self} has a token, then {rest.seconds.most:.4g} s"
-        patient = interval <= self.max_wait and math.isinf(view.within) and not view.pressed
+        patient = interval <= self.max_wait and math.isinf(around.within) and not around.pressed
         return replace(
             rest,
             seconds=Bound(
-                max(rest.seconds.sure, wait.sure + inner(view.after(wait.sure)).seconds.sure),
+                max(rest.seconds.sure, wait.sure + inner(around.after(wait.sure)).seconds.sure),
                 wait.most + rest.seconds.most,
             ),
             why=why,

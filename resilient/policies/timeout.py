@@ -183,11 +183,11 @@ class Timeout(Wrap, example="2"):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        rest = inner(view.sooner(self.seconds))
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        rest = inner(around.sooner(self.seconds))
         if self.abandon or self.thread:
             rest = replace(rest, max_failing_runs=min(rest.max_failing_runs, self._abandoned.cap))
-        if not (view.is_async or self.thread):
+        if not (around.is_async or self.thread):
             return rest  # a plain def cannot be stopped
         why = f"{self} ends it" if rest.seconds.most > self.seconds else rest.why
         return replace(rest, seconds=rest.seconds.up_to(self.seconds), why=why)

@@ -93,13 +93,13 @@ class UntilAnswered(Wrap):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         limit = self.facts.time_limit
         if limit is None:
-            rest = inner(view)
+            rest = inner(around)
             endless = "nothing ends the request: a client need not send a deadline, and there is no max_deadline"
             return replace(rest, why=endless if math.isinf(rest.seconds.most) else rest.why)
-        rest = inner(view.sooner(limit))
+        rest = inner(around.sooner(limit))
         why = f"max_deadline of {limit:g} s ends it" if rest.seconds.most > limit else rest.why
         return replace(rest, seconds=rest.seconds.up_to(limit), why=why)
 

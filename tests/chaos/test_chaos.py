@@ -600,7 +600,7 @@ def test_what_it_can_cost_a_call_is_known_in_advance() -> None:
     inside = WorstCase(Bound(1, 1))
 
     def worst(*faults: Fault, **options: Any) -> WorstCase:
-        return Chaos(*faults, **options).worst(lambda view: inside, Surroundings())
+        return Chaos(*faults, **options).worst(lambda around: inside, Surroundings())
 
     late, stalled = worst(Latency(low=1, high=3), Latency(high=4), **ON), worst(Latency(high=3), Stall(end=5), **ON)
     assert late == replace(inside, seconds=Bound(1, 8), requests=Bound(0, 1), why=late.why)

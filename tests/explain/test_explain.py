@@ -345,8 +345,8 @@ class Turnstile(Gate):
 class Telling(Doubling):
     """A policy of a user that defines its worst case."""
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return inner(view.sooner(1))
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        return inner(around.sooner(1))
 
 
 def test_custom_policies_are_taken_at_their_word() -> None:

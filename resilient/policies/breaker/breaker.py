@@ -384,8 +384,8 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        rest = inner(view)
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        rest = inner(around)
         if self.shadow:
             return rest
         criteria, counts = self._circuit.criteria, [rest.max_failing_runs]

@@ -274,24 +274,24 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
         if self.shadow:
-            return inner(view)
-        view = replace(view, again=True)
-        one = inner(view)
+            return inner(around)
+        around = replace(around, again=True)
+        one = inner(around)
         # At the latest, a copy begins when it is due, or when the copy before it has failed. Failures of earlier copies
         # may have come at the moment at which another copy was due, and so have started none.
         begins = sum(min(delay, one.seconds.most) for delay in self._longest)
         most = begins + one.seconds.most
         _, overlap = self._last_begins(self._fresh, one.seconds.sure, self.copies)
-        sure = self._sure_seconds(inner, view, overlap=overlap)
-        copies = self._sure_copies(one, view)
+        sure = self._sure_seconds(inner, around, overlap=overlap)
+        copies = self._sure_copies(one, around)
         why = one.why
         if most < math.inf:
             why = f"{self.copies} copies of {one.seconds.most:.4g} s, the last of which begins after {begins:.4g} s"
         return replace(
             one,
-            seconds=Bound(sure, most).up_to(view.within),
+            seconds=Bound(sure, most).up_to(around.within),
             requests=Bound(one.requests.sure * copies, one.requests.most * self.copies),
             why=why,
             quick=one.quick * copies,
@@ -316,24 +316,24 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             failed += failure <= due
         return begins[-1], not failed
 
-    def _sure_seconds(self, inner: InnerCost, view: Surroundings, *, overlap: bool) -> float:
+    def _sure_seconds(self, inner: InnerCost, around: Surroundings, *, overlap: bool) -> float:
         """The seconds that a call is certain to take in the worst case: the lower bound of `WorstCase.seconds`."""
-        one = inner(view)
+        one = inner(around)
         longest, room = one.seconds.sure, one.at_once if overlap else min(one.at_once, one.max_failing_runs)
         if not one.fails:  # the first copy answers, or one for which the gates have no room
             return longest if one.at_once >= self.copies else min(longest, self._fresh[0])
         last, _ = self._last_begins(self._fresh, longest, int(min(self.copies, max(1, room))))
-        if last >= view.within:
-            return view.within
-        return max(longest, last + inner(view.after(last)).seconds.sure)
+        if last >= around.within:
+            return around.within
+        return max(longest, last + inner(around.after(last)).seconds.sure)
 
-    def _sure_copies(self, one: WorstCase, view: Surroundings) -> int:
+    def _sure_copies(self, one: WorstCase, around: Surroundings) -> int:
         """The number of copies that are certain to start in the worst case, each after a failure of the one before."""
         copies = min(self.copies, max(1, one.max_failing_runs))
         if not one.fails:
             copies = 1
         if one.quick or not min(self._fresh):  # copies run at the same time, or each takes time
-            copies = min(copies, max(1, one.at_once), max(1, view.within // one.quick if one.quick else math.inf))
+            copies = min(copies, max(1, one.at_once), max(1, around.within // one.quick if one.quick else math.inf))
         return int(copies)
 
     def meets(self, end: Ending) -> Reaction | None:

@@ -252,8 +252,8 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        return self._pattern.worst(inner, view)
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        return self._pattern.worst(inner, around)
 
     def meets(self, end: Ending) -> Reaction | None:
         return self._pattern.meets(end)

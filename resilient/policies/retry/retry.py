@@ -186,13 +186,13 @@ class Retry(
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
-    def worst(self, inner: InnerCost, view: Surroundings) -> WorstCase:
-        if self.facts.inactive or (view.repeated and (view.once or self._settings.once)):
-            return inner(view)
-        lifecycle, discard = view.lifecycle, NOTHING
-        if view.is_async and (view.classifier.judges_results or self._settings.predicate.asks_results):
+    def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
+        if self.facts.inactive or (around.repeated and (around.once or self._settings.once)):
+            return inner(around)
+        lifecycle, discard = around.lifecycle, NOTHING
+        if around.is_async and (around.classifier.judges_results or self._settings.predicate.asks_results):
             discard = Discard(lifecycle.aside_seconds, lifecycle.closing_seconds, lifecycle.may_ask_to_wait)
-        return self._schedule.worst(inner, view, self.max_retry_after, discard, str(self))
+        return self._schedule.worst(inner, around, self.max_retry_after, discard, str(self))
 
     def meets(self, end: Ending) -> Reaction | None:
         if self.facts.inactive or end.verdict is None:

@@ -79,7 +79,7 @@ class Schedule:
             said.append(f"what {self._waiting()} says is not known: it may be any pause")
         return tuple(said)
 
-    def worst(self, inner: InnerCost, view: Surroundings, asked: float, discard: Discard, name: str) -> WorstCase:
+    def worst(self, inner: InnerCost, around: Surroundings, asked: float, discard: Discard, name: str) -> WorstCase:
         """What the attempts cost at worst.
 
         Args:
@@ -87,7 +87,7 @@ class Schedule:
             discard: what the caller waits for each result that is superseded.
             name: what to call the plan.
         """
-        one = inner(view).seconds.most
+        one = inner(around).seconds.most
 
         def pause(run: int) -> Pause:
             own = self.pause(run)
@@ -96,7 +96,7 @@ class Schedule:
         def why(runs: float, latest: float) -> str:
             timed = math.isfinite(self.stop.horizon)
             if runs == 1:
-                ends = "the deadline" if math.isfinite(view.within) else "the attempts are over"
+                ends = "the deadline" if math.isfinite(around.within) else "the attempts are over"
                 return f"no pause between attempts ends before {ends}"
             if math.isinf(latest) and (timed or math.isfinite(runs)):
                 return f"nothing is known of the waits of {name}"
@@ -112,9 +112,9 @@ class Schedule:
             return ", ".join(parts)
 
         stop = self.stop
-        if (math.isfinite(view.within) or stop.timed) and not self.knows_its_waits:  # each may outlive the limit
+        if (math.isfinite(around.within) or stop.timed) and not self.knows_its_waits:  # each may outlive the limit
             stop = AnyOf((stop, Unknown(name)))
-        return sequential(inner, view, stop, pause, why, discard)
+        return sequential(inner, around, stop, pause, why, discard)
 
     def describe(self) -> str:
         """The schedule in a few words, such as "3 attempts, 2 s"."""
