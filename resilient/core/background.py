@@ -209,7 +209,7 @@ class BackgroundCall:
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime on which it runs."""
+        """The runtime on which the background call runs."""
         return self.call.runtime
 
     def outer(self) -> Enclosing:

@@ -131,7 +131,7 @@ class InlineRace(Race):
         return self.take()
 
     def run_copy(self, copy: BackgroundCall) -> None:
-        """Run a copy beside the caller. While the first one runs, this is called by a timer or another copy, whose
+        """Run a copy in the background. While the first one runs, this is called by a timer or another copy, whose
         task and context are not the caller's."""
         if self.inline is None:
             super().run_copy(copy)

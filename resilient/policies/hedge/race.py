@@ -231,7 +231,7 @@ class Race(LatencySample):
             _log.warning("resilient: %s could not begin a further copy", settings.name, exc_info=True)
 
     def run_copy(self, copy: BackgroundCall) -> None:
-        """Run a copy beside the caller, in a context of its own."""
+        """Run a copy in the background, in a context of its own."""
         copy.run()
 
     @property
