@@ -375,7 +375,7 @@ class RawHttp2Server(RawServer):
         """It answers HTTP/2 only, and all its tests end with their connections."""
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection to its end."""
+        """Serve one connection to its end."""
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         most = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.most_streams}
         connection.local_settings = h2.settings.Settings(client=False, initial_values=most)

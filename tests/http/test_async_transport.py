@@ -91,7 +91,7 @@ async def test_fast_failure_does_not_win_a_hedge(client: Opener, server: Server,
 
 
 async def test_connect_error_does_not_win_a_hedge(client: Opener, server: Server) -> None:
-    """An exception does not win either."""
+    """A copy that raises does not win; the later success is returned."""
     first = True
 
     class Breaks(client.library.AsyncHTTPTransport):
@@ -118,7 +118,7 @@ async def test_all_copies_fail_and_the_first_ones_response_comes_back(client: Op
 
 
 async def test_caller_is_cancelled_and_no_copy_runs_on(client: Opener, server: Server) -> None:
-    """All connections are free."""
+    """After the cancellation all connections of the copies are free."""
     server.script.extend([Answer(seconds=30)] * 2)
     async with client(Pipeline(Hedge(0.01))) as opened:
         task = asyncio.ensure_future(opened.get(server.origin))
@@ -260,7 +260,7 @@ HALF = head(503, "Content-Length: 100") + b"half of"
 
 
 async def test_error_whose_body_never_ends_is_ended_by_the_bodys_timeout(client: Opener, raw: RawServer) -> None:
-    """Its connection is closed."""
+    """An error response whose body never ends fails at `body_timeout`, and its connection is closed."""
     raw.usual = hanging(HALF)
     async with client(Pipeline(Timeout(5)), body_timeout=0.05) as opened:
         with pytest.raises(TimedOut, match="the body took more than"):
@@ -367,7 +367,7 @@ async def test_standard_pipeline_serves_many_at_once(client: Opener, server: Ser
 
 
 def test_transport_works_on_trio(client: Opener, server: Server) -> None:
-    """Retries, hedges and timeouts work."""
+    """Retries, hedges and timeouts work on trio as on asyncio."""
 
     async def main() -> None:
         pipeline = Pipeline(Timeout(40), Retry(3, wait=0), Hedge(0.1), Bulkhead(5), CircuitBreaker(), Timeout(10))

@@ -259,7 +259,7 @@ def test_half_of_the_bodies_die_and_the_circuit_counts_the_others_as_well(http: 
 
 
 def fail(http: Http, raw: RawServer) -> None:
-    """Send a request that fails."""
+    """Send one request, to which the server answers with a failure."""
     raw.script.append(breaking_off())
     with pytest.raises(http.library.RemoteProtocolError):
         http.send("GET", raw.origin)
@@ -298,7 +298,7 @@ async def _read_beside(http: Http, raw: RawServer) -> None:
 
 
 def test_reader_that_stops_early_is_a_success(http: Http, raw: RawServer) -> None:
-    """It ends a run of failures."""
+    """A stream that its reader closes early ends a run of failures."""
     breaking(http, 2)
     fail(http, raw)
     raw.script.append(hanging(HALF))
@@ -425,7 +425,7 @@ def test_body_that_hangs_is_a_failure(http: Http, raw: RawServer) -> None:
 
 
 def test_body_that_is_in_time_is_no_failure(http: Http, raw: RawServer) -> None:
-    """All of it arrives."""
+    """A body that arrives within `body_timeout` is read as a whole."""
     raw.usual = dripping(b"0123456789", head(200, "Content-Length: 10"))
     breaking(http, 1, body_timeout=30)
     for _ in range(2):

@@ -116,7 +116,7 @@ async def until_answered(client: Any, url: str) -> None:
 
 @both
 async def test_loser_of_a_hedge_is_reset_and_its_connection_stays(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """The winner uses the same connection."""
+    """The stream of the loser is reset; the winner goes on with the same connection."""
     raw_http2.steps.append(Http2Step(Stream.hang))
     pipeline = (Hedge(SOON), Timeout(60))
     async with connect(kind, *pipeline) as client:
@@ -166,7 +166,7 @@ async def test_request_that_hangs_leaves_the_others_of_its_connection_alone(
 def test_read_timeout_of_a_plain_client_leaves_the_others_of_its_connection_alone(
     kind: type[Http], raw_http2: RawHttp2Server
 ) -> None:
-    """Threads share a connection, too."""
+    """Threads share an HTTP/2 connection as tasks do."""
     url, answers = raw_http2.origin, []
     transport = kind.ours.Transport(Pipeline(Retry(1)), http1=False, http2=True)
     with kind.library.Client(transport=transport, timeout=60) as client:
@@ -210,7 +210,7 @@ async def test_dead_connection_is_replaced_when_a_request_on_it_is_cancelled(
 async def test_connection_with_data_is_not_replaced(
     kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endpoint hangs, not the connection."""
+    """If data arrives for others, an endpoint hangs, not the connection."""
     monkeypatch.setattr(http2, "SILENCE", 30)
     async with connect(kind, Timeout(SOON)) as client:
         await beneath(client).get(raw_http2.origin)
@@ -359,7 +359,7 @@ async def test_requests_in_the_queue_go_to_another_connection_when_theirs_breaks
 
 @both
 async def test_request_on_a_closed_connection_has_not_been_sent(kind: type[Http]) -> None:
-    """The pool gives it another one."""
+    """The request fails with `ConnectionNotAvailable`, so the pool gives it another connection."""
     core = importlib.import_module("httpcore" if kind.name.startswith("httpx.") else "httpcore2")
     state = h2.connection.H2Connection()
     state.close_connection()
@@ -375,7 +375,7 @@ async def test_request_on_a_closed_connection_has_not_been_sent(kind: type[Http]
 
 
 def test_wait_of_a_thread_for_a_stream_is_no_evidence(raw_http2: RawHttp2Server) -> None:
-    """Threads wait as tasks do."""
+    """The wait of a thread is a local one, like that of a task."""
     raw_http2.most_streams = 1
     for kind in (each for each in CLIENTS if each.blocking):
         transport = kind.ours.Transport(Pipeline(Retry(1)), http1=False, http2=True)
@@ -404,7 +404,7 @@ def test_wait_of_a_thread_for_a_stream_is_no_evidence(raw_http2: RawHttp2Server)
 
 @both
 def test_cancelled_requests_on_trio_leave_no_stream_open(kind: type[Http], raw_http2: RawHttp2Server) -> None:
-    """Trio does as asyncio."""
+    """On trio their streams are reset, too."""
 
     async def main() -> None:
         async with connect(kind, Timeout(60)) as client:

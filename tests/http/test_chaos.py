@@ -129,7 +129,7 @@ def test_latency_beyond_the_client_s_read_timeout_is_that_timeout(kind: Kind) ->
 
 
 def test_slowness_takes_its_multiple_of_the_server_s_time(kind: Kind) -> None:
-    """The wait follows the request."""
+    """The additional wait comes after the response."""
     seconds, begin = short(kind, 2), kind.now()
     client = client_of(kind, kind.script(kind.wait(seconds, 200)), Slowness(factor=3))
     assert kind.send(client).status_code == 200
@@ -137,7 +137,7 @@ def test_slowness_takes_its_multiple_of_the_server_s_time(kind: Kind) -> None:
 
 
 def test_stall_lets_requests_go_on_at_its_end(kind: Kind) -> None:
-    """Requests wait, and are sent then."""
+    """Requests wait until the end of the stall, and are sent then."""
     end, begin, script = short(kind, 2), kind.now(), kind.script()
     assert kind.send(client_of(kind, script, Stall(end=end))).status_code == 200
     assert script.at[0] - begin >= end - 0.001
@@ -245,7 +245,7 @@ def test_response_that_has_no_body_has_none_to_break(kind: Kind, method: str, st
 
 
 def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
-    """Its connection is free."""
+    """The connection of the inner body is free then."""
     closed: list[bool] = []
 
     def step(request: Any) -> Any:
@@ -265,7 +265,7 @@ def test_inner_body_is_closed_with_the_spoiled_one(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.is_async], ids=lambda kind: kind.name, indirect=True)
 def test_slow_response_is_closed_when_its_caller_is_cancelled(kind: Kind) -> None:
-    """Its connection is free."""
+    """The connection of the response is free then."""
     closed: list[bool] = []
 
     async def step() -> Any:
@@ -330,7 +330,7 @@ def test_real_connections_are_free_after_every_fault(http: Http, server: Server)
     ],
 )
 def test_targets_are_patterns_of_hosts_and_paths(kind: Kind, targets: Any, hit: set[int]) -> None:
-    """The query is not compared."""
+    """The query of a URL is not compared."""
     urls = [
         "http://api.example.com/users/7?of=other.org",
         "https://api.example.com:8443/orders",
@@ -496,7 +496,7 @@ def test_chaos_stops_when_more_requests_fail_than_its_objective_allows(kind: Kin
 
 
 def test_resume_starts_chaos_again(kind: Kind) -> None:
-    """The counts begin anew."""
+    """The counts of the objective begin anew."""
     chaos = chaos_of(kind, kind.script(), Reset(), enabled=True, halt_rate=0.0)
     client = kind.keep(kind.client_of(transport=chaos))
     for _ in range(2):
@@ -507,7 +507,7 @@ def test_resume_starts_chaos_again(kind: Kind) -> None:
 
 
 def test_responses_that_are_no_failures_do_not_stop_chaos(kind: Kind) -> None:
-    """A 404 is no failure."""
+    """A 404 does not count for the objective."""
     chaos = chaos_of(kind, kind.script(404, 200), Latency(high=0), enabled=True, halt_rate=0.0)
     client = kind.keep(kind.client_of(transport=chaos))
     assert [kind.send(client).status_code for _ in range(2)] == [404, 200]
@@ -538,7 +538,7 @@ def test_inside_our_transport_chaos_stops_when_callers_get_failures(kind: Kind) 
 
 
 def test_broken_body_counts_as_a_failure(kind: Kind) -> None:
-    """It counts after a successful head."""
+    """A broken body counts for the objective, even after a successful head."""
     script = kind.script(*[with_body(kind, LONG)] * 2)
     chaos = chaos_of(kind, script, TruncatedBody(), enabled=True, halt_rate=0.0)
     client = kind.keep(kind.client_of(transport=chaos))
@@ -578,13 +578,13 @@ def test_chaos_makes_the_client_s_own_transport_by_default(kind: Kind) -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
 @pytest.mark.parametrize("option", ["rate", "halt_rate"])
 def test_rate_outside_its_bounds_is_refused(kind: Kind, option: str, value: float) -> None:
-    """The error has the value."""
+    """The error of the constructor has the value."""
     with pytest.raises(ValueError, match=f"{option} must be a share from 0 to 1, got"):
         chaos_of(kind, kind.script(), Errors(), **{option: value})
 
 
 def test_configuration_that_cannot_work_is_refused(kind: Kind) -> None:
-    """The constructor raises."""
+    """The constructor raises, and says what would be right."""
     script = kind.script()
     with pytest.raises(ValueError, match="chaos without faults does nothing"):
         chaos_of(kind, script)

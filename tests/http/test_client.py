@@ -80,14 +80,14 @@ def test_options_of_the_transport_are_ours(kind: Kind) -> None:
 
 
 def test_unknown_option_is_refused_by_name(kind: Kind) -> None:
-    """The client itself refuses it."""
+    """The library's own client raises for it."""
     with pytest.raises(TypeError, match="retries"):
         kind.guarded_client_of(retrying(), retries=3)
 
 
 @pytest.mark.parametrize("wrong", [Retry(), "standard", 3], ids=repr)
 def test_pipeline_must_be_one(kind: Kind, wrong: Any) -> None:
-    """The error gives the reason."""
+    """The error says that a pipeline is needed, and what was given."""
     with pytest.raises(TypeError, match="pipeline must be a Pipeline, got"):
         kind.guarded_client_of(wrong)
 
@@ -223,7 +223,7 @@ def test_mounts_are_guarded_and_share_the_circuits(kind: Kind) -> None:
 
 
 def test_options_reach_mounts_too(kind: Kind) -> None:
-    """`idempotency_key` and all the others apply."""
+    """`idempotency_key` and all other options apply to mounted transports."""
     script = kind.script(503)
     client = guarded(kind, retrying(), idempotency_key=True, mounts={"http://": script.inner})
     assert kind.send(client, "POST").status_code == 200
@@ -348,7 +348,7 @@ def test_users_classifier_is_used(kind: Kind) -> None:
 
 @pytest.mark.parametrize("statuses", [[99], [600], ["503"], [503.0], [True]], ids=str)
 def test_bad_statuses_are_refused(kind: Kind, statuses: Any) -> None:
-    """The error names the invalid one."""
+    """The error names the invalid status."""
     with pytest.raises(ValueError, match=rf"statuses must be whole numbers from 100 to 599, got {statuses[0]!r}"):
         kind.ours.HttpClassifier(statuses=statuses)
 

@@ -75,7 +75,7 @@ def test_long_errors_over_http1_cost_a_connection_each_and_leave_none(http: Http
 
 
 def test_post_that_could_not_connect_in_time_is_tried_again(http: Http) -> None:
-    """It provably never left."""
+    """A POST that ends in a connect timeout provably never left."""
     heard: list[Any] = []
     pipeline = Pipeline(Retry(3, wait=0))
     pipeline.listen(heard.append)

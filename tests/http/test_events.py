@@ -142,14 +142,14 @@ def test_stream_that_ends_well_emits_its_event_at_its_end(kind: Kind) -> None:
 
 
 def test_stream_whose_reader_stops_early_is_a_success(kind: Kind) -> None:
-    """The server did its part."""
+    """The server has sent everything that the reader wanted."""
     streamed = Streamed(kind, b"one", b"two")
     streamed.read(1)
     streamed.expect("success", "success", "success")
 
 
 def test_stream_that_breaks_off_emits_a_failure(kind: Kind) -> None:
-    """The event has its error."""
+    """The event has the error of the stream."""
     error = kind.library.ReadError("x")
     streamed = Streamed(kind, b"one", error)
     with pytest.raises(kind.library.ReadError):
@@ -167,7 +167,7 @@ def test_stream_whose_reader_raises_is_no_evidence(kind: Kind) -> None:
 
 
 def test_stream_whose_reader_is_cancelled_is_no_evidence(kind: Kind) -> None:
-    """The reader has left."""
+    """The end of the stream is unknown, because its reader has left."""
     if not kind.is_async:
         return
     streamed = Streamed(kind, b"one", b"two")

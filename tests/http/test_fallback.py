@@ -38,14 +38,14 @@ def test_each_caller_has_a_response_of_its_own(kind: Kind, nested: bool) -> None
 
 
 def test_response_may_be_encoded_and_empty(kind: Kind) -> None:
-    """It is decoded for each caller."""
+    """Each caller's response is decoded."""
     packed = kind.library.Response(200, content=gzip.compress(b"plain"), headers={"Content-Encoding": "gzip"})
     assert [answer.text for answer in answers(kind, Fallback(packed))] == ["plain", "plain"]
     assert [answer.content for answer in answers(kind, Fallback(kind.library.Response(204)))] == [b"", b""]
 
 
 def test_response_can_be_streamed_by_each_caller(kind: Kind) -> None:
-    """It has the same parts."""
+    """Each caller's stream has the same parts."""
     pipeline = Pipeline(Fallback(kind.library.Response(200, content=b"stale")), Retry(1))
     client = kind.open(pipeline, down(kind))
 
@@ -72,7 +72,7 @@ def test_response_that_a_client_has_had_is_an_answer(kind: Kind) -> None:
 
 
 def test_function_may_answer_with_a_stream(kind: Kind) -> None:
-    """Each call gets a new one."""
+    """Each call of the function makes a new stream."""
     fallback = Fallback(
         call=lambda error, request: kind.library.Response(200, stream=kind.slow_stream(0, b"from ", b"elsewhere"))
     )
@@ -96,14 +96,14 @@ def test_value_that_is_no_response_is_refused_when_the_transport_is_made(kind: K
 
 
 def test_function_that_returns_no_response_is_the_callers_error(kind: Kind) -> None:
-    """The error is a `TypeError`."""
+    """The caller gets a `TypeError` that says what is needed."""
     client = kind.open(Pipeline(Fallback(call=lambda error, request: {"stale": True})), down(kind))
     with pytest.raises(TypeError, match="must answer with a"):
         kind.send(client)
 
 
 def test_fallback_outside_of_a_transport_returns_the_very_object() -> None:
-    """No client changes it there."""
+    """Without a client the value is never changed, so no copy is needed."""
     value: list[Any] = []
     assert Pipeline(Fallback(value)).call(_fails) is value
 

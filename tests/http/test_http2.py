@@ -54,7 +54,7 @@ def test_reset_post_is_not_sent_again(http: Http, raw_http2: RawHttp2Server, cod
 
 
 def test_reset_put_is_sent_again(http: Http, raw_http2: RawHttp2Server) -> None:
-    """PUT is idempotent."""
+    """PUT is idempotent, so a reset of its stream is repeated."""
     raw_http2.steps.append(resetting(ErrorCodes.INTERNAL_ERROR))
     assert opened(http).send("PUT", raw_http2.origin, content=b"order").status_code == 200
     assert bodies(raw_http2) == [b"order"] * 2

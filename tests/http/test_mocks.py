@@ -119,7 +119,7 @@ def test_patch_is_used_by_every_attempt_and_by_requests_that_are_not_guarded(kin
 
 
 def test_copies_of_a_hedge_use_the_patch(kind: Kind) -> None:
-    """Each copy calls it."""
+    """Each copy calls the patched method."""
     client = kind.open(Pipeline(Hedge(0.001, thread=not kind.is_async)))
     owner, name = method_of(kind)
     with patch.object(owner, name, fake(kind, 503)):
@@ -158,7 +158,7 @@ def test_respx_as_a_transport(of_httpx: Kind) -> None:
 
 
 def test_vcrpy_records_each_attempt_and_plays_each_again(kind: Kind, tmp_path: Path) -> None:
-    """The replay sends nothing."""
+    """The replay sends nothing to the network."""
     cassette = str(tmp_path / "users.yaml")
     statuses, asked = [503, 200], []
 

@@ -60,7 +60,7 @@ def test_retry_around_repeats_alone(kind: Kind, attempts: int) -> None:
 
 
 def test_retry_around_multiplies_where_that_is_wanted(kind: Kind) -> None:
-    """The option is `nested="multiply"`."""
+    """With `nested="multiply"` both repeat."""
     script = failing(kind)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script, nested="multiply"), Retry(4, wait=0)))
     assert len(script.sent) == 12
@@ -79,7 +79,7 @@ def test_retry_anywhere_around_counts(kind: Kind) -> None:
 
 
 def test_policies_around_that_do_not_repeat_change_nothing(kind: Kind) -> None:
-    """Only the transport's Retry repeats."""
+    """Under them, the transport's Retry repeats as usual."""
     script = failing(kind)
     run_to_its_end(kind, fetching(kind, kind.open(retrying(), script), Bulkhead(5), CircuitBreaker(), Timeout(50)))
     assert len(script.sent) == 3
@@ -131,7 +131,7 @@ def test_block_around_repeats_alone(kind: Kind) -> None:
 
 
 def test_transport_of_ours_within_another_sends_once(kind: Kind) -> None:
-    """The outer transport repeats."""
+    """Of two nested transports only the outer one repeats."""
     script = failing(kind)
     inner = kind.transport_of(retrying(3), transport=script.inner)
     assert kind.send(kind.open(retrying(2), None, transport=inner)).status_code == 503

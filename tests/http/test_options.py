@@ -85,7 +85,7 @@ def test_by_decides_which_requests_share_a_circuit(kind: Kind, by: Any, same: st
 
 
 def test_by_that_raises_is_the_callers_error(kind: Kind) -> None:
-    """Nothing is sent."""
+    """The error is raised, and nothing is sent."""
 
     def by(request: Any) -> str:
         raise LookupError("no tenant")
@@ -260,7 +260,7 @@ def test_idempotency_key_is_the_same_on_every_attempt_and_another_for_each_reque
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 def test_idempotency_key_is_not_added_where_it_is_not_needed(kind: Kind, method: str) -> None:
-    """Idempotent methods need none."""
+    """Requests of idempotent methods get no key."""
     script = kind.script(503)
     kind.send(kind.open(retrying(), script, idempotency_key=True), method)
     assert script.headers("Idempotency-Key") == [None, None]
@@ -295,7 +295,7 @@ def test_no_idempotency_key_by_default_and_no_repetition(kind: Kind) -> None:
 
 
 def test_idempotency_key_allows_hedges(kind: Kind) -> None:
-    """The copies have the same key."""
+    """A POST with a key is hedged, and its copies have the same key."""
     script = kind.script(kind.late(201))
     client = kind.open(Pipeline(Hedge(0.05, thread=not kind.is_async)), script, idempotency_key=True)
     assert kind.send(client, "POST").status_code == 200
@@ -430,7 +430,7 @@ def test_deadline_caps_the_clients_timeouts(kind: Kind) -> None:
 
 
 def test_clients_timeouts_are_untouched_where_the_deadline_is_later(kind: Kind) -> None:
-    """The same request object is sent."""
+    """The user's own request object is sent, not a copy."""
     script = kind.script()
     client = kind.open(Pipeline(Timeout(60)), script, client={"timeout": 5})
     request = client.build_request("GET", URL)
@@ -532,7 +532,7 @@ def test_wait_for_a_connection_is_no_evidence_even_at_the_limit(kind: Kind) -> N
 
 
 def test_deadline_that_has_passed_sends_nothing(kind: Kind) -> None:
-    """`TimedOut` is raised at once."""
+    """`TimedOut` is raised before the request is sent."""
     script = kind.script(503)
     pipeline = Pipeline(Timeout(60), Retry(3, wait=0))
     client = kind.open(pipeline, script)
@@ -577,7 +577,7 @@ def test_request_can_be_sent_past_the_pipeline(kind: Kind) -> None:
 def test_option_of_a_request_decides_whether_it_is_repeated(
     kind: Kind, method: str, idempotent: bool, requests: int
 ) -> None:
-    """The option overrides the method."""
+    """`idempotent` in the options overrides the method."""
     script = kind.script(503)
     kind.send(kind.open(retrying(), script), method, **own(idempotent=idempotent))
     assert len(script.sent) == requests
@@ -593,7 +593,7 @@ def test_option_of_a_request_overrides_its_key(kind: Kind, idempotent: bool) -> 
 
 
 def test_request_that_is_not_idempotent_is_still_repeated_where_it_never_left(kind: Kind) -> None:
-    """That is safe for every request."""
+    """A repetition is safe then, even with `"idempotent": False`."""
     script = kind.script(kind.library.ConnectError("nobody"))
     assert kind.send(kind.open(retrying(), script), "GET", **own(idempotent=False)).status_code == 200
     assert len(script.sent) == 2

@@ -69,7 +69,7 @@ def test_no_priority_is_sent_by_default(kind: Kind) -> None:
 
 @pytest.mark.parametrize("value", ["urgent", "", "Critical", None, 1, ["critical"]], ids=repr)
 def test_unknown_priority_is_refused_at_once(kind: Kind, value: Any) -> None:
-    """Nothing is sent."""
+    """A `ValueError` is raised, and nothing is sent."""
     script = kind.script()
     client = kind.open(retrying(), script, priority_header=True)
     with pytest.raises(ValueError, match="priority must be one of critical, normal, sheddable, got"):

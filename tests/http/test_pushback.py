@@ -22,7 +22,7 @@ def slept(seconds: float, kind: Kind) -> float:
 
 @pytest.mark.parametrize("status", [429, 503, 500])
 def test_retry_after_in_seconds_is_waited_for(kind: Kind, status: int) -> None:
-    """This holds for every failure status."""
+    """`Retry-After` counts with every failure status."""
     asked = slept(30, kind)
     script = kind.script((status, {"Retry-After": str(asked)}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -78,7 +78,7 @@ def test_reset_of_a_rate_limit_is_waited_for(kind: Kind, headers: dict[str, str]
 
 
 def test_reset_in_seconds_since_1970_is_waited_for(kind: Kind) -> None:
-    """GitHub sends it."""
+    """GitHub sends the reset in this form."""
     seconds = 30 if kind.is_async else 0.05
     script = kind.script((429, {"X-RateLimit-Reset": str(time.time() + seconds)}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
@@ -87,7 +87,7 @@ def test_reset_in_seconds_since_1970_is_waited_for(kind: Kind) -> None:
 
 @pytest.mark.parametrize("status", [500, 503, 408])
 def test_reset_of_a_rate_limit_does_not_count_with_another_failure(kind: Kind, status: int) -> None:
-    """Servers send it with every response."""
+    """Servers send the reset with every response, not only with 429."""
     script = kind.script((status, {"X-RateLimit-Reset": "50"}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200
     assert script.waits()[0] < 50
@@ -161,7 +161,7 @@ def test_pause_beyond_the_deadline_ends_the_attempts_at_once(kind: Kind) -> None
 
 
 def test_pause_that_ends_the_attempts_costs_no_token(kind: Kind) -> None:
-    """Only extra requests are paid for."""
+    """The budget pays only for requests that are sent."""
     budget = Budget()
     before = budget.snapshot()
     kind.send(kind.open(Pipeline(Retry(3, budget=budget)), kind.script((429, {"Retry-After": "3600"}))))
@@ -169,7 +169,7 @@ def test_pause_that_ends_the_attempts_costs_no_token(kind: Kind) -> None:
 
 
 def test_circuit_counts_what_asks_for_a_pause(kind: Kind) -> None:
-    """It is a failure like others."""
+    """A response that asks for a pause is a failure like others."""
     script = kind.script((429, {"Retry-After": "3600"}))
     client = kind.open(Pipeline(CircuitBreaker(fail_max=1, failure_rate=None)), script)
     kind.send(client)
@@ -222,7 +222,7 @@ def test_longest_counts_of_a_field_that_was_sent_twice(kind: Kind, name: str) ->
 
 
 def test_nonsense_in_one_field_does_not_hide_the_other(kind: Kind) -> None:
-    """The coarser field still counts."""
+    """With an invalid `retry-after-ms`, `Retry-After` still counts."""
     asked = slept(30, kind)
     script = kind.script((429, {"retry-after-ms": "-1", "Retry-After": str(asked), "X-RateLimit-Reset": "x"}))
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), script)).status_code == 200

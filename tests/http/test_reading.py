@@ -48,7 +48,7 @@ def test_body_that_breaks_off_for_good_is_the_clients_error(http: Http, raw: Raw
 
 
 def test_request_that_is_not_safe_is_not_repeated_for_its_body(http: Http, raw: RawServer) -> None:
-    """The server has acted upon it."""
+    """The server has acted upon the request when the body breaks off."""
     raw.usual = breaking_off()
     http.open(Pipeline(Retry(3, wait=0)))
     with pytest.raises(http.library.RemoteProtocolError):
@@ -66,7 +66,7 @@ def test_body_that_a_hedge_has_read_is_the_answer(raw: RawServer) -> None:
 
 
 def test_bad_answer_is_repeated_before_its_body_is_there(http: Http, raw: RawServer) -> None:
-    """A Retry needs only its head."""
+    """A Retry needs only the head of a failure."""
     raw.script.append(hanging(head(503, "Content-Length: 100")))
     http.open(Pipeline(Retry(2, wait=0), Timeout(30)), timeout=http.library.Timeout(30, read=0.05))
     assert http.send("GET", raw.origin).content == b"good"
@@ -321,7 +321,7 @@ def test_layers_that_were_called_without_a_client_are_seen_through_later(http: H
 
 
 def test_transport_without_a_client_streams(http: Http, raw: RawServer) -> None:
-    """Its caller reads the body."""
+    """The caller of the transport reads the body itself."""
     raw.usual = breaking_off()
     http.open(Pipeline(Retry(2, wait=0)))
     request = http.library.Request("GET", raw.origin)

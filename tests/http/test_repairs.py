@@ -83,7 +83,7 @@ def test_connections_have_the_names_that_are_needed(core: str, flavour: str) -> 
 async def test_connections_without_these_names_are_left_as_they_are(
     kind: type[Http], raw_http2: RawHttp2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They answer as before."""
+    """Requests on them are answered as without repairs."""
     for changed in ({"NEEDED": (*NEEDED, "gone")}, {"NEEDED_OF_POOL": (*NEEDED_OF_POOL, "gone")}):
         for name, value in changed.items():
             monkeypatch.setattr(connections, name, value)
@@ -94,7 +94,7 @@ async def test_connections_without_these_names_are_left_as_they_are(
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
 def test_other_transports_are_left_alone(kind: type[Http]) -> None:
-    """Mocks have no connections."""
+    """Mocks and other objects have no connections to repair."""
     transport = kind.library.MockTransport(lambda request: kind.library.Response(200))
     before = dict(vars(transport))
     repair_pool(transport)
@@ -104,7 +104,7 @@ def test_other_transports_are_left_alone(kind: type[Http]) -> None:
 
 @both
 def test_transport_that_two_guard_is_repaired_once(kind: type[Http]) -> None:
-    """A chaos transport may stand between."""
+    """Two guarded transports may share it, and a chaos transport may stand between."""
     inner = kind.library.AsyncHTTPTransport(verify=TLS)
     kind.ours.AsyncTransport(Pipeline(Retry(2)), transport=inner)
     first = inner._pool.create_connection
@@ -117,7 +117,7 @@ def test_transport_that_two_guard_is_repaired_once(kind: type[Http]) -> None:
 
 @both
 async def test_connection_that_turns_out_to_be_http2_is_repaired(kind: type[Http]) -> None:
-    """Its streams are reset, too."""
+    """The streams of a connection that negotiates HTTP/2 are reset, too."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -291,7 +291,7 @@ async def test_write_is_torn_when_one_that_waits_for_another_is_cut_short() -> N
 
 
 async def test_coroutine_without_turns_passes_results_errors_and_cancellation() -> None:
-    """It does as an await does."""
+    """`WithoutTurns` does the same as an `await`."""
     waited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def work() -> int:

@@ -174,7 +174,7 @@ def retrying(attempts: int = 3) -> Pipeline:
 
 
 def test_answer_comes_through_the_standard_pipeline(sdk: Sdk, server: SdkServer) -> None:
-    """The response is JSON, or events."""
+    """The SDK gets its response as JSON, or as events."""
     sdk.open(server.origin, standard())
     assert sdk.ask() == STORY
     words: list[str] = []
@@ -247,7 +247,7 @@ def test_pushback_that_is_too_long_is_the_users(sdk: Sdk, server: SdkServer) -> 
 def test_responses_to_errors_of_the_caller_are_not_repeated(
     sdk: Sdk, server: SdkServer, status: int, error: str
 ) -> None:
-    """They are the SDK's own errors."""
+    """The SDK raises its own errors for 400, 401 and 422."""
     server.script.append(Refusal(status))
     sdk.open(server.origin, retrying())
     with pytest.raises(getattr(sdk.module, error)):
@@ -256,7 +256,7 @@ def test_responses_to_errors_of_the_caller_are_not_repeated(
 
 
 def test_last_failure_is_the_sdks_own_error(sdk: Sdk, server: SdkServer) -> None:
-    """It has the last response."""
+    """The error of the SDK has the last response."""
     server.script.extend([Refusal(500)] * 3)
     sdk.open(server.origin, retrying())
     with pytest.raises(sdk.module.InternalServerError):
@@ -322,7 +322,7 @@ def test_circuit_learns_of_a_stream_that_breaks_off(sdk: Sdk, server: SdkServer)
 
 
 def test_stream_that_the_user_leaves_frees_its_connection(sdk: Sdk, server: SdkServer) -> None:
-    """It is no failure."""
+    """A stream that its user leaves early is no failure."""
     sdk.open(server.origin, Pipeline(CircuitBreaker(fail_max=1, failure_rate=None)))
     if sdk.runner is None:
         with sdk.create(stream=True) as stream:
@@ -362,7 +362,7 @@ def test_requests_do_not_multiply_under_an_sdk_that_repeats(sdk: Sdk, server: Sd
 
 
 def test_requests_multiply_where_that_is_wanted(sdk: Sdk, server: SdkServer) -> None:
-    """The option is `nested="multiply"`."""
+    """With `nested="multiply"` the SDK and the transport both repeat."""
     server.script.extend([Refusal(500, {"retry-after-ms": "5"})] * 20)
     sdk.open(server.origin, retrying(), max_retries=2, nested="multiply")
     with pytest.raises(sdk.module.InternalServerError):

@@ -165,7 +165,7 @@ def test_number_and_date_of_the_same_moment_ask_for_the_same(seconds: int) -> No
     ("value", "seconds"), [("0", 0.0), ("1500", 1.5), (" 20.5 ", 0.0205), ("31622400000", LONGEST_PAUSE)]
 )
 def test_milliseconds_are_understood(value: str, seconds: float) -> None:
-    """Azure and OpenAI send them."""
+    """Azure and OpenAI send `retry-after-ms`."""
     assert retry_after_ms(value) == seconds
 
 
@@ -197,7 +197,7 @@ def test_reset_is_understood_in_every_form(value: str, seconds: float) -> None:
     ],
 )
 def test_invalid_reset_is_ignored(value: str | None) -> None:
-    """Past and absurd values, unknown forms."""
+    """A reset in the past, an absurd one, or one in an unknown form is ignored."""
     assert rate_limit_reset(value, NOW.timestamp()) is None
 
 
@@ -299,7 +299,7 @@ def test_header_of_a_caller_who_repeats_never_raises(text: str, most: int) -> No
     ],
 )
 def test_value_of_a_field_is_one_printable_line(text: str, fits: bool) -> None:
-    """It cannot begin another field."""
+    """A value with a line end could begin another field."""
     assert is_field_value(text) is fits
 
 
@@ -337,7 +337,7 @@ def test_answer_is_a_success_of_the_server(status: int) -> None:
 
 @pytest.mark.parametrize("status", sorted(FAILURE_STATUSES))
 def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) -> None:
-    """Only valid values are taken over."""
+    """The verdict has the pause of a valid `Retry-After`."""
     judge = HttpClassifier()
     verdict = judge.result(httpx.Response(status, headers={"Retry-After": "7"}))
     assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, 7.0)

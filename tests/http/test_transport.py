@@ -80,7 +80,7 @@ def test_bytes_are_sent_again_as_they_were(http: Http, server: Server) -> None:
 
 
 def test_json_and_forms_are_sent_again(http: Http, server: Server) -> None:
-    """httpx makes bytes of them."""
+    """httpx makes bytes of JSON and forms, which can be sent again."""
     http.open(retrying())
     server.script.append(503)
     http.send("PUT", server.origin, json={"a": 1})
@@ -108,7 +108,7 @@ def test_stream_that_is_longer_than_the_buffer_is_sent_once(http: Http, server: 
 
 
 def test_post_that_never_left_is_sent_again(http: Http) -> None:
-    """A refused connection had no effect."""
+    """A POST to an origin that refuses connections had no effect."""
     pipeline = retrying(3)
     heard = heard_by(pipeline)
     with pytest.raises(http.library.ConnectError):
@@ -180,7 +180,7 @@ def test_long_error_is_returned_whole(http: Http, server: Server) -> None:
 
 
 def test_other_statuses_are_answers(http: Http, server: Server) -> None:
-    """They are returned at once."""
+    """Responses with a status that is no failure are returned at once."""
     server.script.append(404)
     assert http.open(retrying()).send("GET", server.origin).status_code == 404
     assert len(server.seen) == 1
@@ -195,7 +195,7 @@ def test_last_error_is_raised_with_a_note(http: Http) -> None:
 
 
 def test_open_circuit_after_a_failure_gives_back_the_last_response(http: Http, server: Server) -> None:
-    """The rejection only ended the attempts."""
+    """The rejection of a repetition is not raised: it only ends the attempts."""
     server.script.extend([503, 503])
     http.open(retrying(3, CircuitBreaker(fail_max=2, failure_rate=None)))
     assert http.send("GET", server.origin).status_code == 503
@@ -246,7 +246,7 @@ def test_invalid_retry_after_is_ignored(http: Http, server: Server) -> None:
 
 
 def test_pipelines_own_classifier_is_kept(http: Http, server: Server) -> None:
-    """The user's choice takes precedence."""
+    """A `classify` of the user takes precedence over `HttpClassifier`."""
     judge = Classifier(results=lambda response: response.status_code == 404)
     server.script.extend([404, 503])
     assert http.open(retrying(classify=judge)).send("GET", server.origin).status_code == 503
@@ -254,7 +254,7 @@ def test_pipelines_own_classifier_is_kept(http: Http, server: Server) -> None:
 
 
 def test_classifier_that_raises_is_the_callers_error_and_frees_the_connection(http: Http, server: Server) -> None:
-    """No permit is lost."""
+    """The error is raised, and no permit is lost."""
 
     def judge(response: Any) -> bool:
         raise LookupError("the classifier's own")
@@ -344,7 +344,7 @@ def test_transports_that_share_a_breaker_share_its_circuits(http: Http, server: 
 
 
 def test_breaker_with_a_storage_stays_one_circuit(http: Http, server: Server, other: Server) -> None:
-    """Its user wants it shared."""
+    """A breaker with `state_storage` is shared on purpose."""
     import pybreaker
 
     storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
@@ -376,7 +376,7 @@ def test_streamed_answer_is_untouched(http: Http, server: Server) -> None:
 
 
 def test_default_is_the_standard_pipeline(http: Http, server: Server) -> None:
-    """A transport needs no arguments."""
+    """A transport without arguments has the pipeline `standard()`."""
     http.open()
     kinds = [type(policy).__name__ for policy in http.transport.pipeline.policies]
     assert kinds == ["Timeout", "Retry", "Bulkhead", "Keyed", "Timeout"]
@@ -396,7 +396,7 @@ def test_default_waits_for_a_permit_and_not_for_a_connection(http: Http, server:
 
 
 def test_options_go_to_the_transport_that_sends(http: Http, server: Server) -> None:
-    """httpx refuses unknown ones."""
+    """httpx's own transport raises for unknown options."""
     http.open(retrying(), limits=http.library.Limits(max_connections=7))
     assert http.transport.transport._pool._max_connections == 7
     with pytest.raises(TypeError, match="nonsense"):
@@ -427,7 +427,7 @@ def test_any_transport_can_be_wrapped(http: Http) -> None:
 
 
 def test_transport_can_be_mounted(http: Http, server: Server, other: Server) -> None:
-    """It guards some origins only."""
+    """A mounted transport guards some origins only."""
     http.open(retrying(1))
     http.client = http.client_of(transport=http.transport, mounts={other.origin: http.make(retrying(2))})
     server.script.append(503)
@@ -468,7 +468,7 @@ def test_registry_has_the_pipeline_in_use(http: Http) -> None:
 
 
 def test_events_show_no_query_and_no_header(http: Http, server: Server) -> None:
-    """Errors show none either."""
+    """Neither events nor errors show the query or a header of a request."""
     pipeline = Pipeline(Retry(3, wait=0), CircuitBreaker(fail_max=3, failure_rate=None))
     heard = heard_by(pipeline)
     http.open(pipeline)
@@ -483,7 +483,7 @@ def test_events_show_no_query_and_no_header(http: Http, server: Server) -> None:
 
 
 def test_closing_the_client_closes_the_transport_that_sends(http: Http, server: Server) -> None:
-    """Its connections are closed, too."""
+    """The connections of the inner transport are closed, too."""
     http.open()
     http.send("GET", server.origin)
     (connection,) = http.connections

@@ -75,7 +75,7 @@ def test_upload_that_drips_ends_in_time(kind: Kind, method: str, bound: str) -> 
 
 
 def test_upload_that_is_read_takes_a_part_of_the_total(kind: Kind) -> None:
-    """The request has the rest."""
+    """The time for the request is the rest of the total."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
     client = kind.open(Pipeline(Timeout(LIMIT), Retry(2, wait=0), breaker), kind.script(draining(kind, 1.0)))
     if not kind.is_async:
