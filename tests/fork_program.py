@@ -223,7 +223,7 @@ def slow_at_first() -> Callable[[], Coroutine[Any, Any, int]]:
 
 
 async def stubborn() -> int:
-    """As `slow_at_first`, and does not let itself be cancelled."""
+    """A function like `slow_at_first` that swallows its cancellation."""
     try:
         await forever()
     except asyncio.CancelledError:
@@ -323,7 +323,7 @@ def locks() -> Iterator[Any]:
 
 @contextmanager
 def locks_held_by_another_thread() -> Iterator[None]:
-    """As they may be for a moment, when another thread forks."""
+    """Hold all locks of the library in another thread, as another thread may at the moment of a fork."""
     ready, done = threading.Event(), threading.Event()
 
     def hold() -> None:

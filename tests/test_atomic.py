@@ -42,7 +42,7 @@ def test_every_gate_works_where_there_is_no_gil() -> None:
 
 
 def test_instances_have_one_rare_lock_in_common_where_threads_take_turns_anyway() -> None:
-    """It may be taken again while it is held, as by a signal handler that comes in between."""
+    """The shared lock may be taken again while it is held, as by a signal handler."""
     first, second = _atomic.rare_lock(), _atomic.rare_lock()
     assert (first is second) == _atomic.GIL
     with first, first, second:

@@ -41,14 +41,14 @@ def run(name: str, at: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "at"), BLOCKS)
 def test_block_runs_as_it_is_printed(name: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By itself: it imports and defines all that it names."""
+    """Each Python block runs by itself: it imports and defines all that it names."""
     monkeypatch.setenv("OPENAI_API_KEY", "a key")
     run(name, at)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_blocks_of_the_other_documents_are_run_by_their_own_tests(name: str) -> None:
-    """Which are there, and name the document."""
+    """Documents that are not run here have tests of their own, which exist and name the document."""
     assert Path(name).name in (ROOT / ELSEWHERE[name]).read_text()
 
 

@@ -101,7 +101,7 @@ def test_mixed_group_is_a_failure_if_one_is_and_repeated_if_all_may_be(verdicts:
 
 
 def test_predicates_are_asked_about_each_error_of_a_group() -> None:
-    """They are written for errors, and may look at attributes that a group has not."""
+    """Predicates get each error of a group, because they may read attributes that a group does not have."""
     asked: list[Exception] = []
     first, second = Asks(1), Asks(2)
     classify = Classifier(failures=lambda error: bool(asked.append(error)) or error.retry_after > 0)  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def test_fallback_answers_for_groups(world: World, on: Any, error: Exception) ->
 
 @pytest.mark.parametrize(("on", "error"), [(None, group(TypeError())), (OSError, group(OSError(), ValueError()))])
 def test_fallback_lets_other_groups_pass(world: World, on: Any, error: Exception) -> None:
-    """It hides no error that it was not given."""
+    """A Fallback does not answer for a group with an error that it is not for."""
     assert world.outcome(Fallback("stale", on=on)(world.dependency(error).fn)).error is error
 
 

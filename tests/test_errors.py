@@ -255,7 +255,7 @@ READ: list[Callable[[Rejected], str]] = [
 def test_refusal_reads_the_same_whichever_way_it_is_read(
     refused: tuple[Rejected, str], read: Callable[[Rejected], str]
 ) -> None:
-    """Its message is text to all that reads it, the first time and the second."""
+    """The message of a refusal is the same text in all ways to read it, the first time and the second."""
     error, pattern = refused
     first = read(error)
     assert re.fullmatch(pattern, first)
@@ -380,7 +380,7 @@ async def test_error_names_its_pipeline_and_the_key_of_its_gate(main: Callable[[
 
 
 def test_event_of_a_refusal_does_not_repeat_the_name(world: World) -> None:
-    """It has the pipeline's name by itself."""
+    """The reason in the event of a refusal lacks the pipeline's name, which the event has already."""
     breaker = CircuitBreaker()
     breaker.isolate()
     pipeline, told = Pipeline(breaker, name="users"), []

@@ -83,7 +83,7 @@ def test_plan_fits_its_total_whatever_it_is(make: Make, total: float, attempts: 
 
 @BOTH
 def test_attempt_that_is_given_is_kept(make: Make) -> None:
-    """And said if it does not fit."""
+    """A given `attempt` is kept, with a warning if it does not fit."""
     with pytest.warns(PipelineWarning, match="does not fit into 5 s"):
         pipeline = make(total=5, attempt=2)
     assert [policy.facts.time_limit for policy in pipeline.policies if policy.facts.time_limit is not None] == [5, 2]
@@ -137,7 +137,7 @@ def test_figures_can_be_changed(make: Make) -> None:
 
 
 def test_hedge_can_be_changed() -> None:
-    """Its delay, copies, and where the first runs."""
+    """The delay and the copies of the hedge, and where the first one runs, can be changed."""
     (hedge,) = (
         policy for policy in standard_hedged(delay=0.2, copies=3, inline=True).policies if isinstance(policy, Hedge)
     )
@@ -146,7 +146,7 @@ def test_hedge_can_be_changed() -> None:
 
 @BOTH
 def test_one_policy_can_be_replaced(make: Make) -> None:
-    """Also one of the two Timeouts, by its name."""
+    """One policy can be replaced, also one of the two Timeouts, by its name."""
     pipeline = make().with_(Timeout(3, name="attempt"))
     assert [policy.seconds for policy in pipeline.policies if isinstance(policy, Timeout)] == [30, 3]
 
@@ -255,7 +255,7 @@ async def test_call_that_hangs_ends_within_the_total(make: Make) -> None:
 @BOTH
 @pytest.mark.virtual_time
 async def test_all_three_attempts_fit_the_total(make: Make) -> None:
-    """Whatever they take, and where the budget has enough."""
+    """All three attempts fit into the total, whatever they take, if the budget has enough."""
     pipeline = make(budget=Budget(reserve=10))
     begun: list[float] = []
 

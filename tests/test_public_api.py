@@ -183,7 +183,7 @@ def documented(thing: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if isinstance(getattr(resilient, name), type)])
 def test_public_method_is_documented(name: str) -> None:
-    """Whatever a public class adds to its parents' methods is documented there."""
+    """Each public method that a public class adds to those of its parents has a docstring."""
     for method, value in vars(getattr(resilient, name)).items():
         if method.startswith("_") or not (inspect.isfunction(value) or isinstance(value, property)):
             continue

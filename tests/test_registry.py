@@ -52,14 +52,14 @@ def test_pipeline_is_found_while_a_guarded_function_lives() -> None:
 
 
 def test_pipeline_is_found_while_an_outer_one_lives() -> None:
-    """So does a pipeline that it is nested in."""
+    """A pipeline is found as long as a pipeline lives that contains it."""
     outer = Pipeline(Timeout(5), Pipeline(Retry(), name="nested"))
     gc.collect()
     assert registry.pipeline("nested") is outer.policies[1]
 
 
 def test_second_pipeline_of_a_name_takes_the_place_of_the_first() -> None:
-    """And the first one's end does not take the second away."""
+    """A second pipeline of a name replaces the first, and stays when the first is gone."""
     first = Pipeline(Retry(), name="replaced")
     second = Pipeline(Retry(), name="replaced")
     assert registry.pipeline("replaced") is second

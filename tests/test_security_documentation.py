@@ -28,7 +28,7 @@ def functions_of(file: str) -> set[str]:
 
 @pytest.mark.parametrize(("promise", "tests"), ROWS)
 def test_promise_names_its_tests(promise: str, tests: str) -> None:
-    """By path and name, and nothing else."""
+    """Each promise names its tests by path and name, and nothing else."""
     assert promise.strip()
     assert re.fullmatch(r"\s*`tests/[\w/]+\.py::test_\w+`(, `tests/[\w/]+\.py::test_\w+`)*\s*", tests)
 
@@ -40,7 +40,7 @@ def test_named_test_exists(file: str, name: str) -> None:
 
 
 def test_promises_are_found() -> None:
-    """They are found by how they are written."""
+    """The document has promises in the form that these tests read."""
     assert len(ROWS) > 20
     assert len(NAMED) >= len(ROWS)
 

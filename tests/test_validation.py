@@ -266,5 +266,5 @@ def test_number_with_a_unit_is_told_as_the_number_to_write(
     ("given", "end"), [("brownout", "; did you mean brown-out?"), ("storm", ""), (7, ""), ("", "")]
 )
 def test_name_that_is_almost_a_known_one_is_told(given: object, end: str) -> None:
-    """And nothing where no known name is near."""
+    """A message suggests the known name that is similar, and nothing where no name is."""
     assert _validation.meant(given, ["brown-out", "overload"]) == end

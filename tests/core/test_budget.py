@@ -33,7 +33,7 @@ def test_new_budget_has_its_reserve(reserve: int) -> None:
 
 @pytest.mark.parametrize("now", [0.0, 1e9, 0.1])
 def test_ten_successes_at_a_tenth_are_one_token(now: float) -> None:
-    """Whatever ten times 0.1 is in floats, and nine are none."""
+    """Ten successes at a ratio of 0.1 are one token, in spite of rounding, and nine are none."""
     budget = Budget(0.1, reserve=0)
     successes(budget, 9)
     assert not budget.spend(now)

@@ -48,7 +48,7 @@ def seen_by(world: World, *outcomes: Any) -> tuple[list[CurrentCall], Any]:
 
 
 def test_current_call_outside_all_is_none(world: World) -> None:
-    """Not even an empty one; and none is left when a call is over."""
+    """Outside of guarded calls `current_call()` is None, also when a call is over."""
 
     def ask() -> Any:
         return current_call()
@@ -79,7 +79,7 @@ def test_current_call_of_what_is_not_repeated_says_so(world: World) -> None:
 
 
 def test_id_is_the_same_on_every_attempt_and_another_for_every_call(world: World) -> None:
-    """As an idempotency key has to be."""
+    """All attempts of a call have one id, and each call its own, as an idempotency key needs."""
     seen, fn = seen_by(world, OSError(), 7, OSError(), 8)
     guarded = Retry(2, wait=0)(fn)
     world.call(guarded)
@@ -189,7 +189,7 @@ def test_nested_pipelines_are_one_call(world: World) -> None:
 
 
 def test_current_call_is_none_again_after_an_error(world: World) -> None:
-    """And after a fallback, whose function is in the call too."""
+    """After an error, and after a fallback, whose function runs in the call, there is no current call."""
     inside: list[Any] = []
 
     def stand_in(error: Any) -> Any:
@@ -307,7 +307,7 @@ def test_beside_within_beside_is_one_call(world: World) -> None:
 
 @pytest.mark.every_loop
 async def test_inline_hedge_copies_see_the_same_call() -> None:
-    """Also the one in the caller's task."""
+    """All copies of an inline hedge have one id, that in the caller's task included."""
     seen: list[Any] = []
 
     @Pipeline(Hedge(0.005, inline=True), name="users")
@@ -517,7 +517,7 @@ def test_retry_once_beneath_a_hedge_copy_leaves_repeating_to_the_hedge(world: Wo
 
 
 def test_retry_once_within_its_own_pipelines_hedge_repeats(world: World) -> None:
-    """Its own pipeline is no outer call."""
+    """A Retry with nested="once" repeats inside a Hedge of its own pipeline, which is no outer call."""
     calls, fn = layers(world, Pipeline(hedged(world), Retry(3, wait=0, nested="once")))
     world.outcome(fn)
     assert len(calls) == 6

@@ -151,7 +151,7 @@ def test_deadline_object_can_be_used_again(world: World) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", None, True])
 def test_deadline_that_is_impossible_is_refused(value: Any) -> None:
-    """By its name and value, where it is made."""
+    """An impossible deadline is refused where it is made, with its argument and value."""
     with pytest.raises((TypeError, ValueError), match=r"^seconds must be a finite number of seconds > 0, got "):
         deadline(value)
 
@@ -370,7 +370,7 @@ def test_block_is_ended_by_the_deadline() -> None:
 
 @pytest.mark.every_loop
 async def test_callers_cancellation_goes_before_the_deadline() -> None:
-    """It gets through, also while the deadline expires."""
+    """The caller's cancellation gets through, also while the deadline expires."""
     entered = asyncio.Event()
 
     @Retry()
@@ -412,7 +412,7 @@ async def test_deadline_reaches_a_thread_that_has_the_context() -> None:
 
 @pytest.mark.every_loop
 async def test_deadline_reaches_tasks_begun_inside() -> None:
-    """They are ended even where their parent waits for something else."""
+    """The deadline ends guarded calls of tasks that are started inside, also while their parent waits."""
 
     @Retry()
     async def fetch() -> None:
@@ -698,7 +698,7 @@ def test_nearer_deadline_holds_within_a_total_timeout_and_the_other_way_round(wo
 
 
 def test_nested_call_makes_no_pause_that_outlives_the_outer_total(world: World) -> None:
-    """Its last real error comes back, while there is time to do something about it."""
+    """A nested Retry starts no pause that outlives the outer total: its last real error comes back in time."""
     inner_error = OSError()
     inner = Retry(3, wait=30)(world.dependency(inner_error).fn)
     outer = Pipeline(Timeout(10), Retry(1))(around(world, inner))
@@ -706,7 +706,7 @@ def test_nested_call_makes_no_pause_that_outlives_the_outer_total(world: World) 
 
 
 def test_error_of_a_total_timeout_is_its_own(world: World) -> None:
-    """Not that of the deadline that it set, whatever waits inside, in nested pipelines too."""
+    """A total Timeout raises its own error, not that of the deadline it sets, whatever waits inside."""
     bulkhead = Bulkhead(1, queue=1)
     dependency = world.dependency(Until(left_queue(bulkhead), 7))
     holding = bulkhead(dependency.fn)
@@ -719,7 +719,7 @@ def test_error_of_a_total_timeout_is_its_own(world: World) -> None:
 
 @pytest.mark.virtual_time
 async def test_breaker_within_a_total_timeout_learns_though_a_nested_call_inherits_it() -> None:
-    """Its own limit was reached: a nested guarded call changes nothing about that."""
+    """A breaker inside a total Timeout learns of its expiry, also if a nested guarded call inherits the deadline."""
     breaker, inner_breaker = tripping(), tripping()
 
     @Pipeline(inner_breaker, name="inner")
@@ -808,7 +808,7 @@ def test_header_that_makes_no_sense_is_none(value: Any) -> None:
 @pytest.mark.parametrize("value", ["2000", "2000.0", " 2000\t", b"2000", 2000, 2000.0])
 @pytest.mark.virtual_time
 async def test_header_says_how_many_milliseconds_are_left(value: Any) -> None:
-    """As a text, as the bytes of it, or as a number."""
+    """The milliseconds in a header are read from a text, from bytes, or from a number."""
     with deadline.from_header(value):
         assert remaining() == 2
     assert remaining() is None
@@ -837,7 +837,7 @@ async def test_header_is_bounded_and_its_journey_counts(value: str, options: Any
 
 
 def test_header_that_has_expired_ends_guarded_calls_at_once(world: World) -> None:
-    """They are not made, and it is no evidence."""
+    """Under an expired header guarded calls send nothing, and their errors are no evidence."""
     breaker = tripping()
     dependency = world.dependency()
     guarded = breaker(dependency.fn)
@@ -880,7 +880,7 @@ async def test_header_cannot_lengthen_the_deadline_around_it() -> None:
     ],
 )
 def test_mistakes_of_whoever_reads_the_header_are_raised(options: Any, error: type[Exception], message: str) -> None:
-    """They do not come from the network."""
+    """Wrong arguments of `from_header` raise errors, because they do not come from the network."""
     for value in (None, "2000"):
         with pytest.raises(error, match=message):
             deadline.from_header(value, **options)

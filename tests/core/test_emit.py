@@ -112,7 +112,7 @@ def test_told_is_the_last_outcome_of_a_call_that_was_repeated(world: World, way:
 
 @pytest.mark.parametrize(("value", "ending"), [("stale", "success"), ("bad", "failure")])
 def test_answer_of_a_fallback_says_nothing_of_the_dependency(world: World, value: str, ending: str) -> None:
-    """It is good or bad for the caller."""
+    """The answer of a Fallback has the verdict "nothing", and ends the call well or not."""
     pipeline = Pipeline(Fallback(value), LearningRecorder(), classify=BadResults())
     told = EventRecorder(pipeline)
     for step in (OSError(), "bad", "good"):
@@ -165,7 +165,7 @@ def test_mistake_of_the_classifier_is_told_as_the_callers(world: World, asks: st
 
 @WANTED
 def test_mistake_says_nothing_though_its_type_would_be_a_failure(world: World, wanted: Any) -> None:
-    """Also where errors are judged by their type, and the dependency has raised one of this type before."""
+    """A mistake of the caller says nothing, also if the dependency has raised an error of the same type before."""
 
     def broken(error: Exception) -> bool:
         raise LookupError

@@ -183,7 +183,7 @@ def test_switch_that_interrupts_a_switch_is_the_last_word() -> None:
 
 
 def test_listener_that_is_registered_while_another_one_is_hears_all_the_same() -> None:
-    """And so where another one ends to listen."""
+    """A listener that is added while another one is added or removed gets events."""
     heard: list[str] = []
     stops: list[Callable[[], None]] = []
     pipeline = Pipeline(Retry(2, wait=0))

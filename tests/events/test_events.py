@@ -143,7 +143,7 @@ def test_attempt_that_begins_is_told_of(world: World) -> None:
 
 
 def test_attempt_that_returns_is_told_of_with_its_duration(world: World) -> None:
-    """And with what its result was judged to be; one that raises does not return."""
+    """AttemptReturned has the duration and the verdict on the result; an attempt that raises has none."""
     pipeline = Pipeline(
         Retry(attempts=3, wait=0), name="users", classify=Classifier(results=lambda result: result == "bad")
     )
@@ -174,7 +174,7 @@ def test_attempt_that_returns_is_told_of_with_its_duration(world: World) -> None
 def test_call_that_ends_is_told_of_with_its_ending(
     world: World, policies: list[Any], script: list[Any], ending: str, requests: int
 ) -> None:
-    """As its caller sees it, with his error, and what it took."""
+    """CallEnded has the ending as the caller sees it, the error, and what the call took."""
     pipeline = Pipeline(*policies, name="users", classify=Classifier(results=lambda result: result == "bad"))
     heard = ends_heard_by(pipeline)
     dependency = world.dependency(*script)
@@ -199,7 +199,7 @@ def test_call_that_is_refused_ends_without_a_request(world: World) -> None:
 
 
 def test_end_of_a_call_is_told_once_where_pipelines_are_nested(world: World) -> None:
-    """By the one that guards the function; those in it are its policies."""
+    """Of nested pipelines only the one that guards the function emits CallEnded."""
     inner = Pipeline(Retry(attempts=2, wait=0), name="inner")
     outer = Pipeline(Timeout(5), inner, name="outer")
     heard, silent = ends_heard_by(outer), ends_heard_by(inner)
@@ -256,7 +256,7 @@ async def test_call_that_is_cancelled_has_ended() -> None:
 
 
 def test_end_of_a_plain_call_has_the_functions_own_stop_iteration() -> None:
-    """Not what carried it past the coroutines."""
+    """CallEnded has the StopIteration of the function, not the error that carries it out of coroutines."""
     pipeline = Pipeline(Retry())
     heard = ends_heard_by(pipeline)
     error = StopIteration(7)
@@ -343,7 +343,7 @@ def test_retrying_says_the_wait_and_the_error(world: World) -> None:
 
 
 def test_retrying_for_a_result_has_no_error(world: World) -> None:
-    """It was a result that was judged a failure."""
+    """Retrying after a result that was judged a failure has no error."""
     pipeline = Pipeline(Retry(attempts=2, wait=0), classify=Classifier(results=lambda result: result == "bad"))
     heard = heard_by(pipeline)
     world.call(pipeline(world.dependency("bad", "good").fn))
@@ -579,7 +579,7 @@ def test_rejection_by_an_open_circuit_is_told_of_with_retry_after(world: World) 
 
 
 def test_timeout_is_told_of_with_its_limit(world: World) -> None:
-    """Its own expiry only; the attempt inside was cut short before."""
+    """CallTimedOut has the limit that expired; the attempt inside it was cut short."""
     pipeline = Pipeline(Timeout(0.02, thread=True, name="patience"), name="users")
     heard = heard_by(pipeline)
     assert isinstance(world.outcome(pipeline(world.dependency(Hang()).fn)).error, TimedOut)
@@ -628,7 +628,7 @@ def test_circuit_that_recovers_is_told_of_in_two_steps(world: World) -> None:
 
 
 def test_circuit_changed_by_hand_is_told_of() -> None:
-    """Also outside of any call; a change to the state that it has is none."""
+    """A change by hand emits CircuitChanged, also outside of calls; a change to the same state does not."""
     breaker = tripping()
     heard = heard_by(Pipeline(breaker, name="users"))
     assert heard == []
@@ -734,7 +734,7 @@ async def test_attempt_that_is_cancelled_is_told_of_as_failed() -> None:
 
 
 def test_every_kind_of_event_is_public() -> None:
-    """And no other: a new kind needs its tests here."""
+    """All kinds of events are public, and listed here: a new kind needs tests here."""
     found = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, events.Event)}
     assert found - {events.Event} == set(KINDS)
     assert {kind.__name__ for kind in KINDS} < set(events.__all__)
@@ -755,7 +755,7 @@ def test_event_is_frozen(kind: type) -> None:
 
 
 def test_listener_of_a_pipeline_hears_that_pipeline_only(world: World) -> None:
-    """Not its neighbour, though they share a policy."""
+    """A listener of one pipeline gets no events of another that shares a policy."""
     shared = Retry(attempts=2, wait=0)
     listened, other = Pipeline(shared, name="listened"), Pipeline(shared, name="other")
     heard = heard_by(listened)
@@ -766,7 +766,7 @@ def test_listener_of_a_pipeline_hears_that_pipeline_only(world: World) -> None:
 
 
 def test_global_listener_hears_every_pipeline_also_of_later(everything: list[Any], world: World) -> None:
-    """And policies that are decorators by themselves, whose pipeline has no name."""
+    """A global listener gets events of later pipelines, too, and of decorators without a name."""
     world.call(Pipeline(Retry(), name="later")(world.dependency(7).fn))
     world.call(Retry()(world.dependency(7).fn))
     assert [event.pipeline for event in everything] == ["later", ""]

@@ -59,7 +59,7 @@ def test_listener_hears_the_kinds_that_it_wants(world: World) -> None:
 
 
 def test_listener_without_kinds_hears_all(world: World) -> None:
-    """As does one of `Event`, the base of all."""
+    """A listener without kinds gets all events, as one of `Event`, the base of all, does."""
     pipeline, heard, of_base = Pipeline(Retry(2, wait=0)), [], []
     pipeline.listen(heard.append)
     pipeline.listen(of_base.append, Event)
@@ -156,7 +156,7 @@ def test_listener_of_ends_alone_hears_how_many_requests_a_call_took(
 
 
 def test_listener_of_ends_alone_hears_of_a_refusal_without_a_request(world: World) -> None:
-    """Its event has the error that the caller gets."""
+    """CallEnded of a refused call has the error that the caller gets, and no request."""
     breaker = CircuitBreaker()
     breaker.open()
     pipeline, heard = Pipeline(Retry(2), breaker), []
@@ -236,7 +236,7 @@ def test_events_that_every_call_has_are_told_as_their_classes_make_them(world: W
 
 @pytest.mark.parametrize("kind", [*FREQUENT, Waited])
 def test_record_is_a_value(kind: Any) -> None:
-    """It can be copied, changed in a copy, pickled, compared, put into a set and shown."""
+    """A record can be copied, changed in a copy, pickled, compared, put into a set and shown."""
     fields = [field.name for field in dataclasses.fields(kind)]
     event = kind(**dict.fromkeys(fields, 0))
     assert pickle.loads(pickle.dumps(event)) == copy.deepcopy(event) == copy.copy(event) == event
@@ -312,7 +312,7 @@ def test_call_is_no_longer_in_flight_when_its_end_is_told(world: World) -> None:
 
 @pytest.mark.parametrize("step", [7, OSError()])
 def test_end_of_a_call_is_told_once_where_its_listener_is_interrupted(world: World, step: Any) -> None:
-    """And the call is counted out once."""
+    """A call whose listener is interrupted emits CallEnded once, and is counted out once."""
     pipeline, heard = Pipeline(Retry(1), Bulkhead(1)), []
 
     def interrupted(event: Any) -> None:
@@ -331,7 +331,7 @@ class Interrupt(BaseException):
 
 
 def test_end_of_a_plain_call_that_raised_stop_iteration_is_told_with_it() -> None:
-    """Not with what carried it past the coroutines."""
+    """CallEnded has the StopIteration of the function, not the error that carries it out of coroutines."""
     for policies in ([Retry(1)], [Bulkhead(1)], [Retry(1), Timeout(5)]):
         pipeline, heard, error = Pipeline(*policies), [], StopIteration(7)
         pipeline.listen(heard.append, CallEnded)

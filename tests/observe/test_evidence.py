@@ -123,7 +123,7 @@ print(qualified_name(Busy), is_findable(Busy))
 def test_classes_of_a_program_have_the_name_under_which_others_import_it(
     command: list[str], module: str, tmp_path: Path
 ) -> None:
-    """Not that of the main module, which is another one where the trace is replayed; where it has no other, that."""
+    """Classes of the main module have the module's name as others import it, since a replay has another main module."""
     (tmp_path / "app.py").write_text(PROGRAM)
     done = subprocess.run(
         [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60

@@ -220,7 +220,7 @@ def test_ends_have_words_and_no_line(records: Records, event: Event, words: str)
 
 
 def test_message_of_an_error_is_never_logged(records: Records) -> None:
-    """It may quote what was sent; the type says enough, at debug too."""
+    """The message of an error, which may quote what was sent, is not logged; its type is, at debug too."""
     log = EventLog(records.logger)
     for event, _ in LINES:
         log(event)
@@ -320,7 +320,7 @@ def test_flood_of_hedges_fallbacks_and_an_empty_budget_has_a_handful_of_lines(re
 
 
 def test_line_after_a_quiet_time_is_logged_at_once(records: Records) -> None:
-    """It says what came before it, and the next one begins anew."""
+    """After a quiet time the next event has its line at once, and a new interval begins."""
     log = EventLog(records.logger, interval=5)
     for at in (0, 1, 4.9, 100, 200):
         log(refused(at))

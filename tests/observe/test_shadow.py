@@ -48,7 +48,7 @@ def test_retries_hedges_and_queues_are_counted() -> None:
 
 
 def test_call_refused_by_several_counts_once_for_each() -> None:
-    """And calls at the same time are not mixed up."""
+    """A call that several policies would refuse counts once for each; concurrent calls are not mixed up."""
     pipeline = Pipeline(
         RateLimit(1, per=1000, burst=1, shadow=True, name="quota"), Bulkhead(1, shadow=True, name="room"), name="users"
     )

@@ -154,7 +154,7 @@ def test_key_is_there_if_somebody_makes_one(world: World, path: Path) -> None:
 
 
 def test_key_of_a_call_within_a_call_is_its_own(path: Path) -> None:
-    """Not that of the call around it."""
+    """A nested call has a key of its own, not that of the outer call."""
     outer, inner = Pipeline(Retry(), name="outer"), Pipeline(Retry(), name="inner")
 
     @inner
@@ -186,7 +186,7 @@ def test_key_of_a_block_is_none(path: Path) -> None:
 
 
 def test_key_that_raises_harms_no_call(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is asked once, and that is logged once."""
+    """A key function that raises is not called again; that is logged once, and calls succeed."""
     pipeline = Pipeline(Retry())
 
     def broken(*args: Any) -> str:

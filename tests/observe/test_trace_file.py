@@ -151,7 +151,7 @@ def test_file_that_is_not_gzipped_is_refused(tmp_path: Path) -> None:
 
 
 def test_times_begin_with_the_first_call(path: Path) -> None:
-    """Whatever the clock said; and lines are in the order of their begin."""
+    """Times count from the first call, and lines are in the order of their begin."""
     with record_trace(path) as recording:
         recording(AttemptStarted("", 100.5, 1, "fetch"))
         for at, elapsed in ((103.5, 3), (102.5, 1)):
@@ -169,7 +169,7 @@ OTHER = recording(call(0, zero=0.25, p="other"), call(3), began="2026-11-30T13:0
 
 
 def test_files_of_several_workers_are_put_together_by_time(tmp_path: Path) -> None:
-    """By when each began, and by how long it then waited for its first event; in whatever order they are given."""
+    """Files are put together by their begin and their wait for the first event, in whatever order they are given."""
     one, other = tmp_path / "1.trace", tmp_path / "2.trace"
     one.write_text(ONE)
     other.write_text(OTHER)
@@ -182,7 +182,7 @@ def test_files_of_several_workers_are_put_together_by_time(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["all.trace", "all.trace.gz"])
 def test_recordings_in_one_file_are_put_together(tmp_path: Path, name: str) -> None:
-    """As `cat` leaves them; gzipped, each is a member."""
+    """Recordings in one file, as `cat` makes it, are put together, gzipped ones too."""
     path = tmp_path / name
     parts = [each.encode() for each in (ONE, OTHER)]
     path.write_bytes(b"".join(map(gzip.compress, parts) if name.endswith(".gz") else parts))

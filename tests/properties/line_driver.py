@@ -22,7 +22,7 @@ class Numbered(Protocol):
 
     @property
     def number(self) -> int:
-        """Its number, in order of arrival."""
+        """The number of the call, in order of arrival."""
         ...
 
 

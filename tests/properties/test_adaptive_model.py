@@ -110,7 +110,7 @@ class AdaptiveLimitAgainstModel(LineDriver):
     @precondition(lambda self: self.model.inside)
     @rule(data=st.data(), fails=st.booleans())
     def call_ends(self, data: st.DataObject, fails: bool) -> None:
-        """It may end a window, and waiters are admitted under the new limit."""
+        """A call ends; a window may end with it, and waiters are admitted under the new limit."""
         number = self.pick_inside(data)
         end = self.end_call(number, fails)
         self.settle()
@@ -120,8 +120,8 @@ class AdaptiveLimitAgainstModel(LineDriver):
     @precondition(lambda self: self.model.line and self.model.inside)
     @rule(data=st.data(), ticks=st.integers(0, 1))
     def first_in_line_is_cancelled_around_the_tick_of_its_place(self, data: st.DataObject, ticks: int) -> None:
-        """It is cancelled just before it is granted a permit, or before it runs with it: the next one gets the
-        permit."""
+        """The first waiter is cancelled just before it is granted a permit, or before it runs with it: the next one
+        gets the permit."""
         leaving, waiter = self.pick_inside(data), self.model.line[0].number
         self.cancel_around_the_tick_of_a_place(leaving, [waiter], ticks)
         self.settle()

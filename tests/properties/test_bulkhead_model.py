@@ -105,7 +105,7 @@ class BulkheadAgainstModel(LineDriver):
     @precondition(lambda self: self.model.inside)
     @rule(data=st.data(), before=st.booleans())
     def newcomer_asks_in_the_tick_in_which_a_permit_comes_free(self, data: st.DataObject, before: bool) -> None:
-        """It does not overtake the waiters."""
+        """A new call in the tick in which a permit comes free does not overtake the waiters."""
         leaving = self.pick_inside(data)
         if before:
             self.start()

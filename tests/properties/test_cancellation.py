@@ -135,7 +135,7 @@ TRAFFIC = stacks.traffics(stubborn=False)
 def test_any_stack_gives_everything_back_wherever_it_is_cancelled(
     parts: list[Recipe], traffic: Traffic, form: Form, data: st.DataObject
 ) -> None:
-    """Also in orders that are warned of."""
+    """Any stack gives everything back when it is cancelled at any step, also in an order that lint warns of."""
     victim = data.draw(st.integers(0, len(traffic.starts) - 1), label="victim")
     cancel_at_every_point(lambda: StackScene(parts, traffic, form), victim)
 

@@ -282,7 +282,7 @@ class LimitAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.line)
     @rule(count=st.integers(1, 2))
     def those_in_front_are_cancelled_in_the_tick_of_the_token(self, count: int) -> None:
-        """Their timer is due, and they have not run: the next one gets the token."""
+        """Waiters whose timer is due are cancelled before they run: the next one gets the token."""
         bucket = self.model.bucket
         at = float(bucket.at + bucket.comes_in())
         leaving = self.model.line[:count]

@@ -218,7 +218,7 @@ def test_bulkhead_without_a_queue_never_makes_a_call_wait() -> None:
 
 
 def test_permits_come_back_from_waiters_that_give_up() -> None:
-    """Their time in the queue or their deadline ends at the moment in which they are granted a permit."""
+    """Permits come back from waiters whose time ends at the moment in which they are granted one."""
     service = Service()
     bulkhead = Bulkhead(1, queue=8, queue_timeout=0.0005)
     pipeline = Pipeline(Timeout(0.001), bulkhead)

@@ -78,7 +78,7 @@ def no_change() -> Iterator[None]:
 
 @check
 def clock_goes_on_in_frozen_time(freeze: Freeze) -> None:
-    """By the same seconds as before, in every runtime's `now`."""
+    """The `now` of every runtime goes on in frozen time, from the same value."""
     before = monotonic()
     with freeze():
         inside, now = monotonic(), current().now()
@@ -99,7 +99,7 @@ def rate_limit_used_in_frozen_time_is_as_full_after_it(freeze: Freeze) -> None:
 
 @check
 def circuit_opened_in_frozen_time_stays_open_for_its_break(freeze: Freeze) -> None:
-    """And not until the year to which it was frozen."""
+    """A circuit that opens in frozen time closes after its break, not in the year to which time was frozen."""
     breaker = CircuitBreaker(fail_max=1, failure_rate=None, break_duration=50)
     with freeze():
         raised(breaker(failing), OSError)

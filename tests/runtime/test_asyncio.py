@@ -121,14 +121,14 @@ async def end_of(call: Call, poke: Poke | None = None, *, cancelling: int = 0) -
 
 
 def assert_timed_out(end: Ending, *, cancelling: int = 0) -> TimedOut:
-    """It ended by a Timeout, and left the task as it was."""
+    """Assert that a call ended by a Timeout, and left the state of its task unchanged."""
     assert isinstance(end.outcome, TimedOut)
     assert (end.cancelling, end.left_over) == (cancelling, False)
     return end.outcome
 
 
 def assert_cancelled(end: Ending, *, cancelling: int) -> None:
-    """It ended by the caller's cancellation, which is still counted."""
+    """Assert that a call ended by the caller's cancellation, which is still counted."""
     assert type(end.outcome) is CancelledError
     assert (end.cancelling, end.left_over) == (cancelling, False)
 
@@ -166,7 +166,7 @@ async def test_timeout_expiry_leaves_no_cancellation() -> None:
 
 @pytest.mark.every_loop
 async def test_timeout_callers_cancel_gets_through() -> None:
-    """It stays counted, as the caller made it."""
+    """The caller's cancel gets through a Timeout, and stays counted."""
     assert_cancelled(await end_of(Timeout(LONG)(forever), lambda task: soon(task.cancel)), cancelling=1)
 
 
@@ -422,7 +422,7 @@ async def test_recursion_expiry_at_the_bottom_leaves_no_cancellation() -> None:
 
 @pytest.mark.every_loop
 async def test_recursion_callers_cancel_gets_through_all_levels() -> None:
-    """Also when the limits expire in the same tick."""
+    """The caller's cancel gets through all levels of a recursion, also when limits expire in the same tick."""
 
     @Timeout(LIMIT)
     async def dive(depth: int) -> None:
@@ -451,7 +451,7 @@ async def test_recursion_success_at_every_level() -> None:
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 @pytest.mark.every_loop
 async def test_nested_timeouts_of_one_length_expire_as_the_outer() -> None:
-    """It began first; both in one tick makes no difference."""
+    """Of two nested Timeouts of one length the outer, which began first, expires, also in one tick."""
     guarded = Timeout(LIMIT, name="outer")(Timeout(LIMIT, name="inner")(forever))
     assert assert_timed_out(await end_of(guarded)).policy == "outer"
 
@@ -547,7 +547,7 @@ async def test_task_group_inside_failure_of_a_child_in_the_tick_of_the_expiry(or
 
 @pytest.mark.every_loop
 async def test_task_group_outside_gets_the_expiry_of_a_child() -> None:
-    """And cancels the guarded siblings, which let it through."""
+    """A TaskGroup gets the TimedOut of a child, and cancels the guarded siblings, which let that through."""
     sibling = Hang()
     ended: list[BaseException] = []
 
@@ -605,7 +605,7 @@ async def test_asyncio_timeout_inside_stays_what_it_is() -> None:
 
 @pytest.mark.every_loop
 async def test_asyncio_timeout_inside_that_is_longer_lets_ours_through() -> None:
-    """It sees a cancellation that is not its own."""
+    """A longer asyncio.timeout inside a Timeout lets the cancellation through, which is not its own."""
 
     async def patient() -> None:
         async with asyncio.timeout(LONG):
@@ -695,7 +695,7 @@ async def test_child_task_inside_that_is_cancelled_by_somebody_is_no_expiry() ->
 
 @pytest.mark.every_loop
 async def test_block_form_accounts_as_a_call_does() -> None:
-    """Its expiry is taken back, and the caller's cancel gets through."""
+    """A guarded block takes its own cancellation back, and lets the caller's cancel through."""
 
     async def block(seconds: float) -> None:
         async for attempt in Pipeline(Timeout(seconds)).attempts():
@@ -888,7 +888,7 @@ def run_watched(kind: type[Any], main: Callable[[Any], Coroutine[Any, Any, None]
 
 @every_watched_loop
 def test_timer_is_shared_by_a_thousand_calls(kind: type[Any]) -> None:
-    """That is what makes a Timeout cheap: one timer is armed, and left alone."""
+    """A thousand calls arm one timer, once: that is what makes a Timeout cheap."""
 
     async def main(loop: Watched) -> None:
         guarded = Timeout(LONG)(answer)
@@ -1076,7 +1076,8 @@ class Ring:
 
 
 def test_timers_of_moments_fire_at_them_unless_taken_out() -> None:
-    """Whatever the order in which they came, and before or after the shared timer has fired."""
+    """Timers fire at their moments unless removed, in whatever order they came, before and after the shared timer has
+    fired."""
 
     async def main() -> None:
         runtime = running()
@@ -1117,7 +1118,7 @@ class Moving:
 
 @every_kind
 def test_limit_that_moves_ends_its_call_at_its_last_moment(kind: Callable[[], Any]) -> None:
-    """It is asked at each of them, and nothing is left of it."""
+    """A limit that moves is called at each of its moments, ends its call at the last, and leaves nothing behind."""
 
     async def main() -> float:
         runtime = running()
@@ -1206,7 +1207,7 @@ async def test_hedge_whose_copy_cannot_begin_goes_on_with_the_first(inline: bool
 @pytest.mark.every_loop
 @pytest.mark.parametrize("others", [0, 200], ids=["own timer", "heap"])
 async def test_timer_that_raises_is_reported_and_takes_no_other_with_it(others: int) -> None:
-    """Those due in the same tick fire, and so do later ones."""
+    """When a timer raises, those due in the same tick fire, and so do later ones."""
     loop = asyncio.get_running_loop()
     runtime = running()
     assert runtime is not None
@@ -1242,7 +1243,7 @@ async def test_timer_that_leaves_and_comes_back_fires_at_its_new_moment() -> Non
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("others", [0, 200], ids=["own timer", "heap"])
 async def test_timers_fire_though_others_leave_in_the_midst_of_it(others: int) -> None:
-    """As when the coroutine of a call is collected, and closed, meanwhile."""
+    """Timers fire though others leave meanwhile, as when the coroutine of a call is collected and closed."""
     runtime = running()
     assert runtime is not None
     kept = [runtime.after(LONG + number, Ringing()) for number in range(others)]
@@ -1268,7 +1269,7 @@ async def test_timers_fire_though_others_leave_in_the_midst_of_it(others: int) -
 
 @pytest.mark.virtual_time
 async def test_call_that_ends_before_its_deadline_is_forgotten() -> None:
-    """Its task is not kept until then, also where the shared timer has fired meanwhile."""
+    """The task of a call that ends before its deadline is not kept until then."""
     with deadline(1000):
         task = asyncio.create_task(Retry(attempts=2)(asyncio.sleep)(20))
     with deadline(10), pytest.raises(TimedOut):

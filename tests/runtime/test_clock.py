@@ -41,7 +41,7 @@ def found() -> dict[str, dict[str, str | None]]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CHECKS)
 def test_policy_in_frozen_time(found: dict[str, dict[str, str | None]], way: str, name: str) -> None:
-    """It goes by the seconds that really pass, in it and after it."""
+    """A policy counts the seconds that really pass, in frozen time and after it."""
     assert found[way][name] is None, found[way][name]
 
 
@@ -80,7 +80,7 @@ GATES: dict[str, Callable[[], Gate]] = {
 
 @pytest.mark.parametrize("make", GATES.values(), ids=GATES)
 def test_gate_used_in_real_and_then_in_virtual_time_and_back_does_not_stay_shut(make: Callable[[], Gate]) -> None:
-    """It was made for one clock; on another it begins anew, and serves calls within its own times."""
+    """A gate that is used on another clock begins anew there, and serves calls within its own times."""
     gate = make()
     outcomes: list[Any] = []
 
@@ -110,7 +110,7 @@ def test_gate_used_in_real_and_then_in_virtual_time_and_back_does_not_stay_shut(
 
 
 def test_time_window_told_by_another_clock_begins_anew() -> None:
-    """It would never forget until that time comes again."""
+    """A time window on an earlier clock begins anew, because it would drop nothing until that time comes again."""
     window = TimeWindow(10)
     window.record(True, False, 5000.0)
     window.record(True, False, 5000.0 - CLOCK_CHANGE / 2)  # a thread that has read the clock earlier

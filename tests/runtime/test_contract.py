@@ -209,7 +209,7 @@ def test_park_wait_ends_after_its_seconds(world: World) -> None:
 
 
 def test_park_wake_after_the_wait_has_ended_does_no_harm(world: World) -> None:
-    """It comes too late, and says nothing."""
+    """A wake-up after the end of the wait has no effect, and raises nothing."""
 
     async def main(runtime: Runtime, call: Call) -> bool:
         parking = runtime.park()
@@ -283,7 +283,7 @@ def test_within_passes_an_error_unchanged(world: World, error: Exception) -> Non
 
 
 def test_within_raises_what_the_limit_says_when_the_time_is_over(world: World) -> None:
-    """That object, once, and not before its time."""
+    """The error object of the limit is raised, once, and not before its time."""
     limit = Limit(SHORT)
     took: list[float] = []
 
@@ -393,7 +393,7 @@ def test_within_ends_a_wait_for_a_turn(world: World) -> None:
 
 
 def test_within_a_wait_for_a_turn_that_is_shorter_ends_by_itself(world: World) -> None:
-    """Its own seconds come before the limit's."""
+    """A wait with a timeout before the limit ends by that timeout."""
 
     async def main(runtime: Runtime, call: Call) -> Any:
         return await runtime.within(call, lambda call: runtime.park().wait(SHORT, call), Limit(LONG))
@@ -432,7 +432,7 @@ def test_within_late_result_of_one_that_cannot_be_stopped_is_returned() -> None:
 
 
 def test_within_a_slow_answer_inside_the_limit_is_in_time(world: World) -> None:
-    """It takes its time, and no more."""
+    """A slow answer inside the limit takes its time, and no more."""
 
     async def main(runtime: Runtime, call: Call) -> Any:
         return await runtime.within(call, leaf(world, Slow(SHORT, 7)), Limit(LONG))

@@ -87,7 +87,7 @@ def test_timeout_late_result_is_returned() -> None:
 
 
 def test_timeout_late_error_is_the_functions_own() -> None:
-    """It is not turned into a `TimedOut`."""
+    """A late error of a function is raised as it is, not turned into a `TimedOut`."""
     error = OSError()
 
     @Timeout(0.001)
@@ -325,7 +325,7 @@ def test_thread_deadline_of_an_outer_timeout_counts(gate: Gate) -> None:
 
 
 def test_thread_total_ends_with_the_last_failure_as_cause(gate: Gate) -> None:
-    """Though that failure happened in the other thread."""
+    """The TimedOut of a total has the last failure as its cause, though that happened in the other thread."""
     failure = OSError()
     steps: list[Callable[[], Any]] = [gate]
 
@@ -441,7 +441,7 @@ def test_stop_iteration_of_a_block_passes(make: Callable[[], Pipeline]) -> None:
 
 
 def test_stop_iteration_of_a_block_is_repeated() -> None:
-    """It counts as a failure of the block, as it does of a function."""
+    """A StopIteration that a block raises is a failure of the block, and repeated, as that of a function is."""
     numbers = []
     for attempt in Pipeline(Retry(attempts=3, wait=0)).attempts():
         with attempt:
@@ -456,7 +456,8 @@ def test_stop_iteration_of_a_block_is_repeated() -> None:
 
 @pytest.mark.parametrize("make", PIPELINES)
 def test_def_that_returns_a_coroutine_is_an_error_and_the_coroutine_closed(make: Callable[[], Pipeline]) -> None:
-    """It would run unguarded. No warning about a coroutine that was never awaited is left behind."""
+    """A plain function that returns a coroutine, which would run unguarded, is an error; the coroutine is closed
+    without a warning."""
     made: list[Coroutine[Any, Any, None]] = []
 
     async def hidden() -> None:

@@ -97,7 +97,7 @@ def test_run_ready_work_goes_before_time() -> None:
 
 
 def test_run_timers_fire_in_order_of_their_times() -> None:
-    """Whatever the order in which they were set; each at its own time."""
+    """Timers fire in the order of their times, each at its own time, in whatever order they were set."""
     delays = [3.0, 0.5, 2.0, 0.25, 60.0, 1.0, 0.75]
 
     async def main() -> list[tuple[float, float]]:
@@ -230,7 +230,7 @@ def test_deadlock_sleep_without_end_is_none_that_a_timer_ends() -> None:
 
 
 def test_deadlock_endless_sleep_beside_a_timer_is_none() -> None:
-    """As long as another timer will fire, there is something to wait for."""
+    """An endless sleep is no deadlock as long as another timer will fire."""
 
     async def main() -> float:
         idle = asyncio.create_task(asyncio.sleep(math.inf))
@@ -358,7 +358,7 @@ def test_limit_is_of_each_run_of_a_loop() -> None:
 
 
 def test_limit_may_be_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then a run goes on for as long as it likes."""
+    """With an infinite limit a run may go on for ever."""
     monkeypatch.setattr(virtual, "MOVES", 0)
 
     async def main() -> None:

@@ -52,7 +52,7 @@ async def test_advance_lets_happen_what_was_to_happen_until_then() -> None:
 
 @pytest.mark.virtual_time
 async def test_advance_includes_all_of_the_moment_itself() -> None:
-    """Also what was put off to it, and what follows from that without time going by."""
+    """`advance` includes all that is due at its last moment, and all that follows from that in no time."""
     happened = []
 
     async def chain() -> None:

@@ -285,7 +285,7 @@ def test_loops_that_the_suite_chose_are_kept(pytester: pytest.Pytester) -> None:
 
 
 def test_loop_of_a_whole_module_is_shared_by_its_marked_tests(pytester: pytest.Pytester) -> None:
-    """As pytest-asyncio's `loop_scope` says; its time goes on."""
+    """Marked tests of a module share a loop if pytest-asyncio's `loop_scope` says so; its time goes on."""
     code = """
         import asyncio, pytest
         from resilient.testing import now
@@ -302,7 +302,7 @@ def test_loop_of_a_whole_module_is_shared_by_its_marked_tests(pytester: pytest.P
 
 
 def test_marked_plain_function_is_refused(pytester: pytest.Pytester) -> None:
-    """It would run in real time; the message says what to do."""
+    """A marked plain function, which would run in real time, is refused with a message that says what to do."""
     code = """
         import pytest
 

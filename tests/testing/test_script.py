@@ -54,7 +54,7 @@ def test_dependency_counts_who_is_inside(world: World) -> None:
 
 
 def test_dependency_under_policies(world: World) -> None:
-    """It is guarded like any function, and goes by its name."""
+    """A dependency is guarded like any function, and events have its name."""
     dependency = Dependency(OSError(), 7, name="get_user")
     pipeline = Pipeline(Retry(attempts=2, wait=0))
     functions: list[str] = []
@@ -77,7 +77,7 @@ def test_dependency_beyond_its_script_is_a_mistake_of_the_test(world: World) -> 
 
 @pytest.mark.virtual_time
 async def test_dependency_at_exact_times() -> None:
-    """As the docstring of the module has it."""
+    """The calls of a scripted dependency have exact times in virtual time."""
     users = Dependency(OSError("down"), Hang(), Slow(2, then="late"))
     guarded = Pipeline(Retry(attempts=3, wait=0.5), Timeout(2.5))(users)
     assert await guarded(7) == "late"
@@ -137,7 +137,7 @@ def test_dependency_that_hangs_in_plain_code_loses_patience(monkeypatch: pytest.
 
 
 def test_dependency_can_be_told_otherwise_later(world: World) -> None:
-    """Its `default` can be set at any time."""
+    """The `default` of a dependency can be set at any time."""
     dependency = Dependency(default=OSError())
     fetch = function_of(dependency, world)
     assert isinstance(world.outcome(fetch).error, OSError)
