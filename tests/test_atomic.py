@@ -1,4 +1,4 @@
-"""What holds small updates whole: the locks of builds without a global interpreter lock."""
+"""Atomic updates: the locks of builds without a global interpreter lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard pipelines: figure by figure as documented, and what they do in good times, in bad ones, and after."""
+"""The standard pipelines: their documented figures, and what they do before, in and after an outage."""
 
 from __future__ import annotations
 

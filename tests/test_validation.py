@@ -1,4 +1,4 @@
-"""The checks themselves: what each accepts, what it refuses, and what it says."""
+"""The checks of arguments: what each accepts and refuses, and its messages."""
 
 from __future__ import annotations
 

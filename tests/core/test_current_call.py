@@ -1,4 +1,4 @@
-"""Which call is this: seen from inside, the same on every attempt and copy, and gone when the call is over."""
+"""The current call: visible inside the function, the same on every attempt and copy, and gone when the call is over."""
 
 from __future__ import annotations
 

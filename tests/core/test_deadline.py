@@ -1,4 +1,4 @@
-"""A deadline bounds all that is guarded beneath it, is the least of all, is no evidence, and leaves nothing behind."""
+"""A deadline bounds all guarded calls inside it; the earliest holds, none is evidence, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The class of a call travels with its context."""
+"""Priorities: code that is called or started in a block inherits its priority."""
 
 import asyncio
 

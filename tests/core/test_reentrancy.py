@@ -1,4 +1,4 @@
-"""Signal handlers and finalizers: whatever is public may be called in the midst of whatever else is."""
+"""Signal handlers and finalizers may call any public function while any other runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events: each at its moment with its fields, in every runtime; listeners can neither fail nor slow what is silent."""
+"""Events: each at its time with its fields, in every runtime; listeners cannot fail a call, and no listener means no cost."""
 
 from __future__ import annotations
 

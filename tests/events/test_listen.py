@@ -1,4 +1,4 @@
-"""Listeners say which events they want: they hear those, in every runtime, and nothing else is built."""
+"""Listeners get the kinds of events that they want, in every runtime, and no other events are built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces that are not as they were written: `python -m tests.observe.mutations 2000` replays so many of them.
+"""Damaged traces: `python -m tests.observe.mutations 2000` replays this number of them.
 
 Each is read and simulated by the command, in this process; what is refused must be one line with the file's name, and
 exit code 2, and no control character is printed. Whatever raises ends the run, with the file left for a look.

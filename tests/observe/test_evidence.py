@@ -1,4 +1,4 @@
-"""What a trace says of errors: names that lead to their classes, and facts that are no secrets."""
+"""What a trace keeps of errors: names that lead to their classes, and facts that are no secrets."""
 
 from __future__ import annotations
 

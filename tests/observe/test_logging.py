@@ -1,4 +1,4 @@
-"""The logging listener: each kind of event at its level, no flood, and no secrets."""
+"""The logging listener: each kind of event at its level, a limited number of lines, and no secrets."""
 
 from __future__ import annotations
 

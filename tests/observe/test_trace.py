@@ -1,4 +1,4 @@
-"""The trace: what is in it and what is not, that it never holds up a call, and that it is read back."""
+"""The trace: what it contains and what it does not, that no call waits for it, and that it can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a trace: what was written comes back, several recordings are put together, and anything else is one line."""
+"""Reading a trace: written records are read back, several recordings are put together, a bad file is an error of one line."""
 
 from __future__ import annotations
 

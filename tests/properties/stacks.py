@@ -75,7 +75,7 @@ class Recipe:
     options: tuple[tuple[str, Any], ...] = ()
 
     def build(self) -> Policy:
-        """A fresh instance."""
+        """Return a new policy of this recipe."""
         return self.make(*self.args, **dict(self.options))
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from resilient import AdaptiveLimit, Pipeline, priority
 from resilient.core.priority import PRIORITIES, Priority
 from resilient.limiters import Limiter, Window
 from tests.hypothesis_settings import search
-from tests.properties.line_driver import Line, LineDriver
+from tests.properties.queue_driver import Queue, QueueDriver
 
 SHARES: dict[Priority, float] = {"critical": 1.0, "normal": 0.75, "sheddable": 0.5}
 
@@ -38,7 +38,7 @@ class Call:
     queue_ends: float
 
 
-class Model(Line[Call]):
+class Model(Queue[Call]):
     """Each class may fill its share of the limit; more important calls go first in the queue."""
 
     def room(self, call: Call) -> bool:
@@ -61,7 +61,7 @@ class Model(Line[Call]):
             self.leave(first.number, "full")
 
 
-class AdaptiveLimitAgainstModel(LineDriver):
+class AdaptiveLimitAgainstModel(QueueDriver):
     """The limit changes when a call ends; the model gets the new one."""
 
     model: Model

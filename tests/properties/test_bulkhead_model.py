@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from resilient import Bulkhead, Pipeline, Timeout
 from tests.hypothesis_settings import search
-from tests.properties.line_driver import Line, LineDriver
+from tests.properties.queue_driver import Queue, QueueDriver
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Call:
         return min((self.deadline, "timed out"), (inf if inside else self.queue_ends, "full"))
 
 
-class Model(Line[Call]):
+class Model(Queue[Call]):
     """A bulkhead: a number of permits, and a queue of bounded length."""
 
     def arrive(self, call: Call) -> None:
@@ -49,7 +49,7 @@ class Model(Line[Call]):
             self.leave(number, end)
 
 
-class BulkheadAgainstModel(LineDriver):
+class BulkheadAgainstModel(QueueDriver):
     """Calls arrive at multiples of 1/2 s, where their times in the queue also end; their deadlines lie between."""
 
     model: Model

@@ -1,4 +1,4 @@
-"""Shared timers on asyncio's loops: whose a cancellation is, in every tick; nothing lost, nothing left, no spinning."""
+"""Timeouts on asyncio's loops: a cancellation has the right origin in every tick; timers lose nothing and do not spin."""
 
 from __future__ import annotations
 

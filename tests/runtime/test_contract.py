@@ -1,4 +1,4 @@
-"""What every runtime keeps: the same verbs, with the same meanings, on every event loop and in threads."""
+"""The contract of runtimes: the same methods with the same meanings, on every event loop and in threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Virtual time: it jumps, repeats itself exactly, and notices a deadlock."""
+"""Virtual time: its clock jumps, its runs are the same each time, and it detects deadlocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What virtual time could not repeat ends the run: no policy, handler or forgotten task hides it."""
+"""Operations that virtual time could not repeat end the run: no policy, handler or forgotten task hides that."""
 
 from __future__ import annotations
 

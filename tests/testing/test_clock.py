@@ -1,4 +1,4 @@
-"""The time of a test: read, and let go by until all is quiet."""
+"""The time of a test: reading it, and letting it pass."""
 
 from __future__ import annotations
 

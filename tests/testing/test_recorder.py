@@ -1,4 +1,4 @@
-"""The recorder: what it takes down, and how it says what happened instead."""
+"""The recorder: the events that it records, and how its assertions fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripted dependency: step by step, in every runtime, with its calls on record."""
+"""The scripted dependency: its steps in every runtime, and the record of its calls."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What models of policies with a queue have in common, and a driver for the real policy beside its model.
+"""What models of policies with a queue have in common: a model of the queue, and a driver of the real policy.
 
-The real policy runs on a loop in virtual time that goes on only when a rule lets it.
+The real policy runs on a virtual event loop, which runs only inside the rules of the model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ C = TypeVar("C", bound=Numbered)
 
 
 @dataclass
-class Line(Generic[C]):
+class Queue(Generic[C]):
     """A model: calls inside, up to a limit, and a queue of bounded length."""
 
     limit: int
@@ -61,12 +61,12 @@ class Line(Generic[C]):
         raise NotImplementedError
 
 
-class LineDriver(RuleBasedStateMachine):
+class QueueDriver(RuleBasedStateMachine):
     """Calls begin, end and are cancelled, and time passes, for the policy and for its model."""
 
-    model: Line[Any]
+    model: Queue[Any]
 
-    def begin_driving(self, model: Line[Any]) -> None:
+    def begin_driving(self, model: Queue[Any]) -> None:
         """Start without calls."""
         self.model = model
         self.loop = VirtualLoop()
