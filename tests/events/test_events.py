@@ -1,4 +1,4 @@
-"""Events: each at its time with its fields, in every runtime; listeners cannot fail a call, and no listener means no cost."""
+"""Events: each at its time with its fields, in every runtime; listeners cannot fail a call; without them no cost."""
 
 from __future__ import annotations
 

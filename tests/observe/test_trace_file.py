@@ -1,4 +1,4 @@
-"""Reading a trace: written records are read back, several recordings are put together, a bad file is an error of one line."""
+"""Reading a trace: written records are read back, several recordings are joined, a bad file is an error of one line."""
 
 from __future__ import annotations
 
