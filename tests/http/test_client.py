@@ -372,7 +372,7 @@ def test_classifier_that_raises_is_the_callers_error(kind: Kind, method: str, of
         async def aclose(self) -> None:
             closed.append(True)
 
-    def judge(outcome: Any) -> bool:
+    def is_failure(outcome: Any) -> bool:
         raise LookupError("of the classifier")
 
     def fails(request: Any) -> Any:
@@ -382,7 +382,7 @@ def test_classifier_that_raises_is_the_callers_error(kind: Kind, method: str, of
 
     script = kind.script(fails, fails)
     breaker = CircuitBreaker(fail_max=1, failure_rate=None)
-    pipeline = Pipeline(Retry(3, wait=0), Bulkhead(1), breaker, classify=Classifier(**{of: judge}))
+    pipeline = Pipeline(Retry(3, wait=0), Bulkhead(1), breaker, classify=Classifier(**{of: is_failure}))
     client = kind.open(pipeline, script)
     for _ in range(2):
         with pytest.raises(LookupError, match="of the classifier"):
@@ -411,10 +411,10 @@ def test_classifier_of_a_nested_pipeline_that_raises_frees_the_response(kind: Ki
         async def aclose(self) -> None:
             closed.append(True)
 
-    def judge(outcome: Any) -> bool:
+    def is_failure(outcome: Any) -> bool:
         raise LookupError("of the classifier")
 
-    inner = Pipeline(Retry(2, wait=0), classify=Classifier(results=judge))
+    inner = Pipeline(Retry(2, wait=0), classify=Classifier(results=is_failure))
     client = kind.open(
         Pipeline(Timeout(5), inner) if nested else inner,
         kind.script(lambda request: kind.library.Response(503, stream=Tells())),

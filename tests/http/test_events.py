@@ -30,17 +30,24 @@ def test_events_agree_with_what_was_learned(kind: Kind, method: str) -> None:
     """This holds for responses and errors, for requests that may be repeated and for others."""
     ledger = LearningRecorder()
     pipeline = Pipeline(ledger, name="users")
-    told, library = EventRecorder(pipeline), kind.library
+    recorder, library = EventRecorder(pipeline), kind.library
     script = kind.script(200, 503, library.ConnectError("x"), 404, library.UnsupportedProtocol("x"), 429)
     client = kind.open(pipeline, script)
     for _ in range(6):
         outcome(kind, client, method)
     learned = ["success", "failure", "failure", "success", "nothing", "failure"]
     assert ledger.learned == learned
-    assert told.verdicts == learned
-    assert [call.verdict for call in told.calls] == learned
-    assert [call.ending for call in told.calls] == ["success", "failure", "failure", "success", "failure", "failure"]
-    assert [call.requests for call in told.calls] == [1] * 6
+    assert recorder.verdicts == learned
+    assert [call.verdict for call in recorder.calls] == learned
+    assert [call.ending for call in recorder.calls] == [
+        "success",
+        "failure",
+        "failure",
+        "success",
+        "failure",
+        "failure",
+    ]
+    assert [call.requests for call in recorder.calls] == [1] * 6
     assert len(script.sent) == 6
 
 
@@ -48,10 +55,10 @@ def test_events_agree_with_what_was_learned(kind: Kind, method: str) -> None:
 def test_failed_response_that_is_returned_is_no_success(kind: Kind, make: Callable[[], Pipeline]) -> None:
     """The caller has a 503; the call has failed."""
     pipeline = make()
-    told = EventRecorder(pipeline)
+    recorder = EventRecorder(pipeline)
     script = kind.script(503, 503)
     assert outcome(kind, kind.open(pipeline, script)) == 503
-    assert [(call.ending, call.verdict, call.requests) for call in told.calls] == [("failure", "failure", 2)]
+    assert [(call.ending, call.verdict, call.requests) for call in recorder.calls] == [("failure", "failure", 2)]
     assert len(script.sent) == 2
 
 
@@ -79,7 +86,7 @@ class Streamed:
         self.kind = kind
         self.ledger = LearningRecorder()
         self.pipeline = Pipeline(*policies, self.ledger, name="users", classify=classify)
-        self.told = EventRecorder(self.pipeline)
+        self.recorder = EventRecorder(self.pipeline)
         self.before: list[int] = []
         library = kind.library
 
@@ -107,14 +114,14 @@ class Streamed:
 
         def plainly() -> None:
             with self.client.stream("GET", URL) as response:
-                self.before.append(len(self.told.calls))
+                self.before.append(len(self.recorder.calls))
                 for at, _ in enumerate(response.iter_raw(), 1):
                     if at == parts:
                         break
 
         async def main() -> None:
             async with self.client.stream("GET", URL) as response:
-                self.before.append(len(self.told.calls))
+                self.before.append(len(self.recorder.calls))
                 at = 0
                 async for _ in response.aiter_raw():
                     at += 1
@@ -126,9 +133,9 @@ class Streamed:
     def expect(self, ending: str, verdict: str, learned: str) -> None:
         """Check that there was no event before the end of the body, and these events after it."""
         assert self.before == [0]
-        assert [(call.ending, call.verdict, call.requests) for call in self.told.calls] == [(ending, verdict, 1)]
+        assert [(call.ending, call.verdict, call.requests) for call in self.recorder.calls] == [(ending, verdict, 1)]
         assert self.ledger.learned == [learned]
-        attempts = self.told.verdicts
+        attempts = self.recorder.verdicts
         assert attempts == ["failure" if learned == "failure" else "success"]
 
 
@@ -138,7 +145,7 @@ def test_stream_that_ends_well_emits_its_event_at_its_end(kind: Kind) -> None:
     streamed.read()
     streamed.expect("success", "success", "success")
     if kind.is_async:
-        assert [call.elapsed for call in streamed.told.calls] == [0]
+        assert [call.elapsed for call in streamed.recorder.calls] == [0]
 
 
 def test_stream_whose_reader_stops_early_is_a_success(kind: Kind) -> None:
@@ -155,7 +162,7 @@ def test_stream_that_breaks_off_emits_a_failure(kind: Kind) -> None:
     with pytest.raises(kind.library.ReadError):
         streamed.read()
     streamed.expect("failure", "failure", "failure")
-    assert [call.error for call in streamed.told.calls] == [error]
+    assert [call.error for call in streamed.recorder.calls] == [error]
 
 
 def test_stream_whose_reader_raises_is_no_evidence(kind: Kind) -> None:
@@ -175,7 +182,7 @@ def test_stream_whose_reader_is_cancelled_is_no_evidence(kind: Kind) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5), streamed.client.stream("GET", URL) as response:
-                streamed.before.append(len(streamed.told.calls))
+                streamed.before.append(len(streamed.recorder.calls))
                 await response.aread()
 
     kind.run(main)
@@ -193,13 +200,13 @@ def test_stream_that_is_garbage_collected_emits_its_event_before_the_next_one(ki
     response = kind.run(forget)
     del response
     gc.collect()
-    assert streamed.told.calls == []
+    assert streamed.recorder.calls == []
     assert streamed.ledger.learned == ["nothing"]
     if kind.is_async:
         kind.run(streamed.pipeline.aclose)
     else:
         streamed.pipeline.close()
-    assert [(call.ending, call.verdict) for call in streamed.told.calls] == [("cancelled", "nothing")]
+    assert [(call.ending, call.verdict) for call in streamed.recorder.calls] == [("cancelled", "nothing")]
 
 
 def test_streams_of_hedged_requests_emit_one_event_each(kind: Kind) -> None:
@@ -225,7 +232,7 @@ def test_stream_has_its_key_in_a_trace(kind: Kind, tmp_path: Any) -> None:
 def test_response_with_observers_goes_with_its_last_reference(kind: Kind, status: int) -> None:
     """The observers of its end form no reference cycle with it."""
     pipeline = Pipeline(Retry(2, wait=0), LearningRecorder())
-    told = EventRecorder(pipeline)
+    recorder = EventRecorder(pipeline)
     body = kind.slow_stream(0, b"one")
     script = kind.script(*[lambda request: kind.library.Response(status, stream=body)] * 2)
     transport = kind.transport_of(pipeline, transport=script.inner)
@@ -240,7 +247,7 @@ def test_response_with_observers_goes_with_its_last_reference(kind: Kind, status
     finally:
         gc.enable()
     pipeline.close()
-    assert [call.ending for call in told.calls] == ["cancelled" if status == 200 else "failure"]
+    assert [call.ending for call in recorder.calls] == ["cancelled" if status == 200 else "failure"]
 
 
 def test_body_that_breaks_off_is_classified_once(kind: Kind) -> None:
@@ -258,7 +265,7 @@ def test_body_that_breaks_off_is_classified_once(kind: Kind) -> None:
         streamed.read()
     assert asked == [broken]
     assert streamed.ledger.learned == ["failure"]
-    assert [call.ending for call in streamed.told.calls] == ["failure"]
+    assert [call.ending for call in streamed.recorder.calls] == ["failure"]
 
 
 def test_classifier_that_raises_over_a_body_is_the_readers_error(kind: Kind) -> None:
@@ -274,4 +281,4 @@ def test_classifier_that_raises_over_a_body_is_the_readers_error(kind: Kind) -> 
         streamed.read()
     assert caught.value.__context__ is broken
     assert streamed.ledger.learned == ["nothing"]
-    assert [call.verdict for call in streamed.told.calls] == ["nothing"]
+    assert [call.verdict for call in streamed.recorder.calls] == ["nothing"]

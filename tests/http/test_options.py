@@ -122,7 +122,7 @@ def test_function_that_is_made_anew_for_each_client_finds_the_same_circuits(kind
     assert len(pipeline.policies[0]._copies or ()) == 1
 
 
-def test_functions_by_which_transports_share_a_breaker_are_told_apart_by_their_keys(kind: Kind) -> None:
+def test_transports_with_different_functions_share_circuits_of_equal_keys(kind: Kind) -> None:
     """Equal keys share a circuit; different keys do not."""
     pipeline, script = breaking(), kind.script(503)
     by_path = kind.open(pipeline, script, by=lambda request: request.url.path)
@@ -459,9 +459,9 @@ def test_deadline_caps_phases_without_a_timeout(kind: Kind) -> None:
     """A phase without a timeout gets the time of the attempt."""
     script = kind.script()
     kind.send(kind.open(Pipeline(Timeout(10)), script), extensions={"timeout": {"read": 2}})
-    told = limits(script)[0]
-    assert told["read"] == 2
-    assert all(9 < (told[phase] or 0) <= 10 for phase in ("connect", "write", "pool"))
+    sent = limits(script)[0]
+    assert sent["read"] == 2
+    assert all(9 < (sent[phase] or 0) <= 10 for phase in ("connect", "write", "pool"))
 
 
 @pytest.mark.parametrize("how", ["around", "of the request"])

@@ -242,11 +242,11 @@ def test_closing_that_fails_shows_no_secret(kind: Kind, watch: Watch) -> None:
     def stubborn(request: Any) -> Any:
         return library.Response(503, stream=Stubborn())
 
-    def judge(response: Any) -> bool:
+    def is_failure(response: Any) -> bool:
         raise LookupError("of the classifier")
 
     assert kind.send(kind.open(Pipeline(Retry(2, wait=0)), kind.script(stubborn)), url=URL).status_code == 200
-    client = kind.open(Pipeline(Retry(2, wait=0), classify=Classifier(results=judge)), kind.script(stubborn))
+    client = kind.open(Pipeline(Retry(2, wait=0), classify=Classifier(results=is_failure)), kind.script(stubborn))
     with pytest.raises(LookupError):
         kind.send(client, url=URL)
     closing = [record for record in watch.records if "closing a re" in record.getMessage()]

@@ -338,10 +338,10 @@ def test_answer_is_a_success_of_the_server(status: int) -> None:
 @pytest.mark.parametrize("status", sorted(FAILURE_STATUSES))
 def test_failure_status_is_a_failure_that_takes_over_retry_after(status: int) -> None:
     """The verdict has the pause of a valid `Retry-After`."""
-    judge = HttpClassifier()
-    verdict = judge.result(httpx.Response(status, headers={"Retry-After": "7"}))
+    classifier = HttpClassifier()
+    verdict = classifier.result(httpx.Response(status, headers={"Retry-After": "7"}))
     assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, 7.0)
-    verdict = judge.result(httpx.Response(status, headers={"Retry-After": "-7"}))
+    verdict = classifier.result(httpx.Response(status, headers={"Retry-After": "-7"}))
     assert (verdict.kind, verdict.retryable, verdict.retry_after) == ("failure", True, None)
 
 

@@ -247,19 +247,19 @@ def test_invalid_retry_after_is_ignored(http: Http, server: Server) -> None:
 
 def test_pipelines_own_classifier_is_kept(http: Http, server: Server) -> None:
     """A `classify` of the user takes precedence over `HttpClassifier`."""
-    judge = Classifier(results=lambda response: response.status_code == 404)
+    classifier = Classifier(results=lambda response: response.status_code == 404)
     server.script.extend([404, 503])
-    assert http.open(retrying(classify=judge)).send("GET", server.origin).status_code == 503
+    assert http.open(retrying(classify=classifier)).send("GET", server.origin).status_code == 503
     assert len(server.seen) == 2
 
 
 def test_classifier_that_raises_is_the_callers_error_and_frees_the_connection(http: Http, server: Server) -> None:
     """The error is raised, and no permit is lost."""
 
-    def judge(response: Any) -> bool:
+    def is_failure(response: Any) -> bool:
         raise LookupError("the classifier's own")
 
-    http.open(retrying(3, Bulkhead(1), classify=Classifier(results=judge)))
+    http.open(retrying(3, Bulkhead(1), classify=Classifier(results=is_failure)))
     for method in ("GET", "POST"):
         with pytest.raises(LookupError):
             http.send(method, server.origin)

@@ -112,11 +112,11 @@ async def test_deadline_that_passes_in_the_queue_is_504(limit: Callable[[], Gate
 @on_both
 async def test_request_in_the_queue_comes_in_when_another_has_ended() -> None:
     """A request in the queue is admitted with the rest of its time."""
-    held, told = Held(), []
+    held, replies = Held(), []
     app = trusting(answering(held), limit=Bulkhead(1, queue=1))
 
     async def second() -> None:
-        told.append(await ask(app, deadline="5000"))
+        replies.append(await ask(app, deadline="5000"))
 
     async def wait_in_line() -> None:
         group.start_soon(second)
@@ -125,7 +125,7 @@ async def test_request_in_the_queue_comes_in_when_another_has_ended() -> None:
 
     async with anyio.create_task_group() as group:
         await with_one_inside(app, held, wait_in_line)
-    assert told[0].text == "3.0"
+    assert replies[0].text == "3.0"
 
 
 @on_both

@@ -77,13 +77,13 @@ async def test_headers_are_ignored_by_default() -> None:
         recorded.append(now())
         return f"{remaining()} {current_priority()}"
 
-    for app, told in (
+    for app, expected in (
         (ServerMiddleware(answering(pay)), "None normal"),
         (ServerMiddleware(answering(pay), max_deadline=30), "29.5 normal"),
     ):
         for sent in ("0", "75"):
             reply = await ask(app, deadline=sent, headers=[("X-Priority", "critical")])
-            assert (reply.status, reply.text) == (200, told)
+            assert (reply.status, reply.text) == (200, expected)
     assert len(charged) == len(recorded) == 4
 
 

@@ -43,9 +43,9 @@ CASES: dict[str, tuple[Any, str, str]] = {
 @on_both
 async def test_events_agree_with_what_the_limit_learns(handle: Any, ending: str, verdict: str) -> None:
     """A 500 is a failure for its caller, but no reason to admit less."""
-    app, ledger, told = served(handle)
+    app, ledger, recorder = served(handle)
     await ask(app)
-    assert [(call.ending, call.verdict) for call in told.calls] == [(ending, verdict)]
+    assert [(call.ending, call.verdict) for call in recorder.calls] == [(ending, verdict)]
     assert ledger.learned == [verdict]
 
 
@@ -57,6 +57,6 @@ async def test_refused_request_is_no_evidence() -> None:
         return (await ask(app)).status or 0
 
     app = ServerMiddleware(answering(ask_again), limit=Bulkhead(1))
-    told = EventRecorder(app.pipeline)
+    recorder = EventRecorder(app.pipeline)
     assert (await ask(app)).status == 503
-    assert [(call.ending, call.verdict) for call in told.calls] == [("rejected", "nothing"), ("failure", "nothing")]
+    assert [(call.ending, call.verdict) for call in recorder.calls] == [("rejected", "nothing"), ("failure", "nothing")]

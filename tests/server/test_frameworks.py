@@ -419,8 +419,8 @@ def test_registry_and_events_have_the_middleware(site: Site) -> None:
     assert answer(site.get("/hang", 30)) == TOO_LATE
     assert site.get("/left").status_code == 200
     stop()
-    told = [(type(event), event.pipeline) for event in heard if isinstance(event, CallEnded | CallTimedOut)]
-    assert told == [(CallEnded, "shop"), (CallTimedOut, "shop"), (CallEnded, "shop")]
+    kinds = [(type(event), event.pipeline) for event in heard if isinstance(event, CallEnded | CallTimedOut)]
+    assert kinds == [(CallEnded, "shop"), (CallTimedOut, "shop"), (CallEnded, "shop")]
     site.stage.go.set()
     assert held.result().text == "held"
 

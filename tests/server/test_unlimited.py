@@ -76,9 +76,9 @@ async def test_closing_waits_for_unlimited_requests_and_refuses_others() -> None
 async def test_unlimited_requests_emit_events_to_listeners() -> None:
     """Each emits `CallEnded`."""
     app = ServerMiddleware(answering(tell_remaining))
-    told = EventRecorder(app.pipeline)
+    recorder = EventRecorder(app.pipeline)
     await ask(app)
-    assert [call.ending for call in told.calls] == ["success"]
+    assert [call.ending for call in recorder.calls] == ["success"]
 
 
 @on_both

@@ -50,13 +50,13 @@ class Reader:
     """An application that reads its body, works for a while, and answers with the size of the body.
 
     Attributes:
-        told: the number of bytes of each part that it received, or "left".
+        received: the number of bytes of each part that it received, or "left".
         called: how often it was called.
     """
 
     def __init__(self, work: float = 0.0) -> None:
         self.work = work
-        self.told: list[int | str] = []
+        self.received: list[int | str] = []
         self.called = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -65,12 +65,12 @@ class Reader:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                self.told.append("left")
+                self.received.append("left")
                 return
-            self.told.append(len(message["body"]))
+            self.received.append(len(message["body"]))
             more = message["more_body"]
         await anyio.sleep(self.work)
-        read = sum(each for each in self.told if isinstance(each, int))
+        read = sum(each for each in self.received if isinstance(each, int))
         await answering(lambda: _soon(str(read)))(scope, receive, send)
 
 
@@ -223,7 +223,7 @@ async def test_parts_that_have_arrived_keep_the_permit() -> None:
         reader = Reader()
         app = trusting(reader, limit=gate)
         assert (await post(app, b"1", b"2", LARGE, b"34", headers=[CHUNKED])).status == 200
-        assert reader.told == [1, 1, READ_AHEAD, 2]
+        assert reader.received == [1, 1, READ_AHEAD, 2]
     assert [kind for kind, _ in ledger.entries] == ["success"]
 
 
@@ -256,11 +256,11 @@ async def test_upload_that_finds_a_full_server_in_the_end_is_refused(limit: Any)
     """The application receives `http.disconnect`; the answer is 503, and its own answer is dropped."""
     gate: Gate = limit()
     for says in (_nothing, _raises, _answers):
-        held, told = Held(), []
+        held, received = Held(), []
 
-        async def application(scope: Any, receive: Any, send: Any, says: Any = says, told: Any = told) -> None:
+        async def application(scope: Any, receive: Any, send: Any, says: Any = says, received: Any = received) -> None:
             while (message := await receive())["type"] == "http.request":
-                told.append(message["body"])
+                received.append(message["body"])
             assert (await receive())["type"] == "http.disconnect"
             await says(scope, receive, send)
 
@@ -275,7 +275,7 @@ async def test_upload_that_finds_a_full_server_in_the_end_is_refused(limit: Any)
             group.start_soon(other)
             reply = await post(app, b"1", 2.0, b"2", 2.0, b"3", headers=[CHUNKED])
             assert (reply.status, reply.error) == (503, None)
-            assert told == [b"1", b"2"]
+            assert received == [b"1", b"2"]
             held.event.set()
         assert gate._at_rest
         assert app.pipeline.snapshot()["in_flight"] == 0
@@ -567,19 +567,19 @@ async def test_starlette_reads_a_slow_body() -> None:
 @on_both
 async def test_application_that_swallows_its_end_reads_no_more() -> None:
     """It receives `http.disconnect`."""
-    told: list[Any] = []
+    received: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         with contextlib.suppress(BaseException):
             await receive()
         with anyio.CancelScope(shield=True):
-            told.append((await receive())["type"])
+            received.append((await receive())["type"])
         await answering(lambda: _soon(200))(scope, receive, send)
 
     app = trusting(application, limit=Bulkhead(1), max_deadline=30)
     assert is_408(await post(app, b"x", FOREVER, headers=[CHUNKED]))
-    assert told == ["http.disconnect"]
+    assert received == ["http.disconnect"]
 
 
 # -- clients that leave -----------------------------------------------------------------------------------------------
@@ -604,7 +604,7 @@ async def test_application_learns_that_its_client_left_amid_the_upload() -> None
     app = trusting(reader, limit=bulkhead, max_deadline=30)
     reply = await post(app, b"x", 1.0, None, headers=[CHUNKED])
     assert (reply.status, reply.error) == (None, None)
-    assert reader.told == [1, "left"]
+    assert reader.received == [1, "left"]
     assert bulkhead._at_rest
     assert app.pipeline.snapshot()["in_flight"] == 0
 
@@ -619,23 +619,23 @@ async def test_events_tell_of_each_request_once() -> None:
     heard: list[Any] = []
     app.pipeline.listen(heard.append)
 
-    async def told(*body: Any, headers: Any = (CHUNKED,)) -> list[Any]:
+    async def events_of(*body: Any, headers: Any = (CHUNKED,)) -> list[Any]:
         heard.clear()
         await post(app, *body, headers=headers)
         assert not any(isinstance(event, AttemptFailed) for event in heard)
         return [event for event in heard if isinstance(event, CallEnded | CallRejected | CallTimedOut)]
 
-    (ended,) = await told(b"x", 1.0, b"y", 1.0, b"z")
+    (ended,) = await events_of(b"x", 1.0, b"y", 1.0, b"z")
     assert (ended.ending, ended.requests) == ("success", 1)
-    (ended,) = await told(None)
+    (ended,) = await events_of(None)
     assert (ended.ending, ended.requests) == ("cancelled", 0)
-    ended, late = await told(FOREVER)
+    ended, late = await events_of(FOREVER)
     assert (ended.ending, ended.requests) == ("timeout", 0)
     assert str(ended.error) == "max_deadline=30 s has passed while the request's body was awaited"
     assert (late.policy, late.seconds) == ("max_deadline", 30)
     for _ in range(2):
-        await told(b"x")
-    refusal, ended = await told(b"x")
+        await events_of(b"x")
+    refusal, ended = await events_of(b"x")
     assert (refusal.policy, ended.ending) == ("RateLimit", "rejected")
 
 
@@ -659,4 +659,4 @@ async def test_switched_off_middleware_does_not_read_bodies() -> None:
     app = trusting(reader, max_deadline=30, limit=Bulkhead(1))
     with app.pipeline.switch("off"):
         assert (await post(app, b"x", 100.0, b"y")).text == "2"
-    assert reader.told == [1, 1]
+    assert reader.received == [1, 1]
