@@ -1,4 +1,4 @@
-"""Timeouts on asyncio's loops: each cancellation has its origin in every tick; timers lose nothing and never spin."""
+"""Timeouts on asyncio's loops: cancellations keep their origin in every tick; timers lose nothing and never spin."""
 
 from __future__ import annotations
 
