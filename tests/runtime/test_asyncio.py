@@ -67,7 +67,7 @@ def in_tick_of_expiry(order: Order, action: Callable[[], object]) -> None:
     loop.call_soon(time.sleep, LIMIT * 2)
 
 
-class Hang:
+class Hanging:
     """A callee that never answers, and counts the cancellations that reach it."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ async def test_timeout_own_error_of_the_callee_leaves_no_cancellation() -> None:
 @pytest.mark.every_loop
 async def test_timeout_expiry_leaves_no_cancellation() -> None:
     """The cancellation that ended the callee is taken back, and there was one."""
-    hang = Hang()
+    hang = Hanging()
     assert_timed_out(await end_of(Timeout(LIMIT)(hang)))
     assert hang.cancelled == 1
 
@@ -212,7 +212,7 @@ async def test_timeout_cancelled_again_while_the_callee_cleans_up() -> None:
 @both_orders
 async def test_timeout_callers_cancel_in_the_tick_of_the_expiry_goes_first(order: Order) -> None:
     """Whichever of the two came first, the callee sees one cancellation and the caller its own."""
-    hang = Hang()
+    hang = Hanging()
     end = await end_of(Timeout(LIMIT)(hang), lambda task: in_tick_of_expiry(order, task.cancel))
     assert_cancelled(end, cancelling=1)
     assert hang.cancelled == 1
@@ -410,7 +410,7 @@ async def test_recursion_end_of_the_inner_call_leaves_the_outer_one_timed() -> N
 @pytest.mark.every_loop
 async def test_recursion_expiry_at_the_bottom_leaves_no_cancellation() -> None:
     """Ten entries of one task expire at about one time; all are taken back."""
-    hang = Hang()
+    hang = Hanging()
 
     @Timeout(LIMIT)
     async def dive(depth: int) -> None:
@@ -493,7 +493,7 @@ async def test_nested_timeout_inner_expiry_can_be_handled_inside_the_outer() -> 
 @pytest.mark.every_loop
 async def test_task_group_inside_is_cancelled_at_the_limit() -> None:
     """All its children end before the caller hears of it."""
-    hangs = [Hang() for _ in range(3)]
+    hangs = [Hanging() for _ in range(3)]
 
     async def fan_out() -> None:
         async with asyncio.TaskGroup() as group:
@@ -548,7 +548,7 @@ async def test_task_group_inside_failure_of_a_child_in_the_tick_of_the_expiry(or
 @pytest.mark.every_loop
 async def test_task_group_outside_gets_the_expiry_of_a_child() -> None:
     """A TaskGroup gets the TimedOut of a child, and cancels the guarded siblings, which let that through."""
-    sibling = Hang()
+    sibling = Hanging()
     ended: list[BaseException] = []
 
     async def watched() -> None:
@@ -662,7 +662,7 @@ async def test_asyncio_timeout_of_the_same_instant_the_outer_one_wins(outside: s
 @pytest.mark.every_loop
 async def test_wait_for_outside_gets_its_own() -> None:
     """An outer `wait_for` that expires first raises its own TimeoutError."""
-    hang = Hang()
+    hang = Hanging()
     end = await end_of(lambda: asyncio.wait_for(Timeout(LONG)(hang)(), LIMIT))
     assert type(end.outcome) is TimeoutError
     assert hang.cancelled == 1
@@ -671,7 +671,7 @@ async def test_wait_for_outside_gets_its_own() -> None:
 @pytest.mark.every_loop
 async def test_gather_inside_is_cancelled_at_the_limit() -> None:
     """At the limit gather is cancelled, with all of its children."""
-    hangs = [Hang() for _ in range(3)]
+    hangs = [Hanging() for _ in range(3)]
 
     async def fan_out() -> None:
         await asyncio.gather(*(hang() for hang in hangs))

@@ -36,8 +36,8 @@ def join_workers() -> None:
         thread.join(5)
 
 
-class Gate:
-    """A function that blocks until it is let go, and tells when it has begun."""
+class Blocking:
+    """A function that blocks until `open` is set, and sets `begun` when it begins."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -52,9 +52,9 @@ class Gate:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    """One gate, opened when the test ends."""
-    made = Gate()
+def blocking() -> Iterator[Blocking]:
+    """A blocking function, which is released when the test ends."""
+    made = Blocking()
     yield made
     made.open.set()
     join_workers()
@@ -129,33 +129,33 @@ def test_deadline_lets_no_backoff_start_that_outlives_it() -> None:
     assert time.monotonic() - begin < 30
 
 
-def test_deadline_ends_a_wait_in_a_queue(gate: Gate) -> None:
+def test_deadline_ends_a_wait_in_a_queue(blocking: Blocking) -> None:
     """With `TimedOut`, which is no evidence: the dependency was never asked."""
     bulkhead = Bulkhead(1, queue=1)
-    holder = in_thread(bulkhead(gate))
-    assert gate.begun.wait(5)
+    holder = in_thread(bulkhead(blocking))
+    assert blocking.begun.wait(5)
 
     with pytest.raises(TimedOut) as caught:
-        Pipeline(Timeout(0.03), bulkhead).call(gate)
+        Pipeline(Timeout(0.03), bulkhead).call(blocking)
 
     assert (caught.value.seconds, caught.value.evidence) == (0.03, False)
-    assert gate.calls == 1
+    assert blocking.calls == 1
     assert bulkhead.snapshot()["queued"] == 0
-    gate.open.set()
+    blocking.open.set()
     holder.join()
     assert bulkhead.snapshot()["in_use"] == 0
 
 
-def test_deadline_later_than_the_queue_timeout_leaves_that_to_it(gate: Gate) -> None:
+def test_deadline_later_than_the_queue_timeout_leaves_that_to_it(blocking: Blocking) -> None:
     """A queue timeout that comes before the deadline ends the wait."""
     bulkhead = Bulkhead(1, queue=1, queue_timeout=0.02)
-    holder = in_thread(bulkhead(gate))
-    assert gate.begun.wait(5)
+    holder = in_thread(bulkhead(blocking))
+    assert blocking.begun.wait(5)
 
     with pytest.raises(BulkheadFull, match=r"no permit within 0\.02 s"):
-        Pipeline(Timeout(10), bulkhead).call(gate)
+        Pipeline(Timeout(10), bulkhead).call(blocking)
 
-    gate.open.set()
+    blocking.open.set()
     holder.join()
 
 
@@ -169,18 +169,18 @@ def test_deadline_later_than_the_queue_timeout_leaves_that_to_it(gate: Gate) -> 
 )
 @pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
 def test_deadline_expiry_belongs_to_the_timeout_whose_it_was(
-    gate: Gate, outer: float, inner: float, expired: str
+    blocking: Blocking, outer: float, inner: float, expired: str
 ) -> None:
     """Of two that are nested, the nearer one; and of two equal ones the outer, which began first."""
     bulkhead = Bulkhead(1, queue=1)
-    holder = in_thread(bulkhead(gate))
-    assert gate.begun.wait(5)
+    holder = in_thread(bulkhead(blocking))
+    assert blocking.begun.wait(5)
 
     with pytest.raises(TimedOut) as caught:
-        Pipeline(Timeout(outer, name="outer"), Timeout(inner, name="inner"), bulkhead).call(gate)
+        Pipeline(Timeout(outer, name="outer"), Timeout(inner, name="inner"), bulkhead).call(blocking)
 
     assert caught.value.policy == expired
-    gate.open.set()
+    blocking.open.set()
     holder.join()
 
 
@@ -205,68 +205,68 @@ def test_deadline_without_end_is_possible() -> None:
 # -- thread=True -------------------------------------------------------------------------------------------------
 
 
-def test_thread_stops_waiting_at_the_limit(gate: Gate) -> None:
+def test_thread_stops_waiting_at_the_limit(blocking: Blocking) -> None:
     """The caller goes on while the function still runs."""
     with pytest.raises(TimedOut) as caught:
-        Timeout(0.02, thread=True)(gate)()
+        Timeout(0.02, thread=True)(blocking)()
 
     assert (caught.value.seconds, caught.value.evidence) == (0.02, True)
-    assert not gate.open.is_set()
+    assert not blocking.open.is_set()
     assert len(workers()) == 1
 
 
-def test_thread_expiry_is_told_once(gate: Gate) -> None:
+def test_thread_expiry_is_told_once(blocking: Blocking) -> None:
     """One event, although the function ends later."""
     told: list[CallTimedOut] = []
     pipeline = Pipeline(Timeout(0.02, thread=True))
     pipeline.listen(lambda event: told.append(event) if isinstance(event, CallTimedOut) else None)
 
     with pytest.raises(TimedOut):
-        pipeline.call(gate)
-    gate.open.set()
+        pipeline.call(blocking)
+    blocking.open.set()
     join_workers()
 
     assert [event.seconds for event in told] == [0.02]
 
 
-def test_thread_permit_is_held_until_the_function_ends(gate: Gate) -> None:
+def test_thread_permit_is_held_until_the_function_ends(blocking: Blocking) -> None:
     """A function that runs on after its timeout holds its permit until it ends."""
     bulkhead = Bulkhead(1)
     pipeline = Pipeline(Timeout(0.02, thread=True), bulkhead)
 
     with pytest.raises(TimedOut):
-        pipeline.call(gate)
+        pipeline.call(blocking)
     assert bulkhead.snapshot()["in_use"] == 1
     with pytest.raises(BulkheadFull):
-        pipeline.call(gate)
+        pipeline.call(blocking)
 
-    gate.open.set()
+    blocking.open.set()
     join_workers()
     assert bulkhead.snapshot()["in_use"] == 0
     assert pipeline.call(lambda: 7) == 7
 
 
-def test_thread_breaker_inside_learns_when_the_function_ends(gate: Gate) -> None:
+def test_thread_breaker_inside_learns_when_the_function_ends(blocking: Blocking) -> None:
     """A result that came after the limit is a failure."""
     breaker = CircuitBreaker(None, fail_max=1)
 
     with pytest.raises(TimedOut):
-        Pipeline(Timeout(0.02, thread=True), breaker).call(gate)
+        Pipeline(Timeout(0.02, thread=True), breaker).call(blocking)
     assert breaker.snapshot()["state"] == "closed"
-    assert gate.begun.wait(5)
+    assert blocking.begun.wait(5)
     time.sleep(0.02)  # so that the call is past its limit by the breaker's clock too, which began a little later
-    gate.open.set()
+    blocking.open.set()
     join_workers()
 
     assert breaker.snapshot()["state"] == "open"
 
 
-def test_thread_breaker_outside_learns_at_the_limit(gate: Gate) -> None:
+def test_thread_breaker_outside_learns_at_the_limit(blocking: Blocking) -> None:
     """A breaker outside learns of the timeout at the limit, not at the end of the function."""
     breaker = CircuitBreaker(None, fail_max=1)
 
     with pytest.raises(TimedOut):
-        Pipeline(breaker, Timeout(0.02, thread=True)).call(gate)
+        Pipeline(breaker, Timeout(0.02, thread=True)).call(blocking)
 
     assert breaker.snapshot()["state"] == "open"
 
@@ -310,31 +310,31 @@ def test_thread_context_is_the_callers() -> None:
     assert variable.get() == "function"
 
 
-def test_thread_deadline_of_an_outer_timeout_counts(gate: Gate) -> None:
+def test_thread_deadline_of_an_outer_timeout_counts(blocking: Blocking) -> None:
     """The wait ends at the nearer limit, and as that Timeout's."""
     pipeline = Pipeline(Timeout(5, name="total"), Retry(attempts=1), Timeout(0.04, thread=True, name="each"))
     with pytest.raises(TimedOut) as caught:
-        pipeline.call(gate)
+        pipeline.call(blocking)
     assert caught.value.policy == "each"
 
     with pytest.warns(match="the inner one never acts"):
         pipeline = Pipeline(Timeout(0.02, name="total"), Timeout(30, thread=True, name="each"))
     with pytest.raises(TimedOut) as caught:
-        pipeline.call(gate)
+        pipeline.call(blocking)
     assert caught.value.policy == "total"
 
 
-def test_thread_total_ends_with_the_last_failure_as_cause(gate: Gate) -> None:
+def test_thread_total_ends_with_the_last_failure_as_cause(blocking: Blocking) -> None:
     """The TimedOut of a total has the last failure as its cause, though that happened in the other thread."""
     failure = OSError()
-    steps: list[Callable[[], Any]] = [gate]
+    steps: list[Callable[[], Any]] = [blocking]
 
     @Pipeline(Timeout(0.1, thread=True), Retry(attempts=2, wait=0))
     def service() -> Any:
-        if not gate.calls and len(steps) == 1:
-            steps.append(gate)
+        if not blocking.calls and len(steps) == 1:
+            steps.append(blocking)
             raise failure
-        return gate()
+        return blocking()
 
     with pytest.raises(TimedOut) as caught:
         service()
@@ -343,7 +343,7 @@ def test_thread_total_ends_with_the_last_failure_as_cause(gate: Gate) -> None:
 
 def test_thread_attempts_each_have_one() -> None:
     """Retry outside: the second attempt begins although the first still runs."""
-    gates = [Gate(), Gate()]
+    gates = [Blocking(), Blocking()]
     number = iter((0, 1, 2))
 
     @Pipeline(Retry(attempts=3, wait=0), Timeout(0.1, thread=True))
@@ -352,9 +352,9 @@ def test_thread_attempts_each_have_one() -> None:
         return gates[at]() if at < 2 else 7
 
     assert service() == 7
-    assert [gate.calls for gate in gates] == [1, 1]
-    for gate in gates:
-        gate.open.set()
+    assert [blocking.calls for blocking in gates] == [1, 1]
+    for blocking in gates:
+        blocking.open.set()
     join_workers()
 
 
