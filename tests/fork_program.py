@@ -26,6 +26,7 @@ from resilient import (
     Chaos,
     CircuitBreaker,
     CircuitOpen,
+    Classifier,
     Fallback,
     Hedge,
     Keyed,
@@ -114,6 +115,37 @@ async def abandoned_work_is_the_parents() -> None:
     assert abandoning.snapshot() == {"abandoned": 0}, abandoning.snapshot()
     await raises(TimedOut, abandoning(asyncio.sleep)(2 * SHORT))
     await asyncio.wait_for(abandoning._as_pipeline().aclose(), 5)
+
+
+class Unclosed:
+    """A result that fails the classifier and whose clean-up does not end."""
+
+    async def aclose(self) -> None:
+        """Never return."""
+        await forever()
+
+
+closing = Pipeline(
+    Retry(attempts=2, wait=0), classify=Classifier(results=lambda result: isinstance(result, Unclosed)), name="closing"
+)
+
+
+def unclosed_at_first() -> Callable[[], Coroutine[Any, Any, object]]:
+    """The first call returns an `Unclosed`, the next one never answers."""
+    results = iter([Unclosed()])
+
+    async def fetch() -> object:
+        for result in results:
+            return result
+        await forever()
+
+    return fetch
+
+
+@check(lambda: closing(unclosed_at_first())())
+async def results_that_a_retry_closes_are_the_parents() -> None:
+    assert await closing(quick)() == 7
+    await asyncio.wait_for(closing.aclose(), 5)
 
 
 total = Pipeline(Timeout(LONG), Retry(attempts=2, wait=0), Timeout(SHORT), name="total")

@@ -24,6 +24,10 @@ if sys.version_info < (3, 12):  # where `current_task` is written in Python, and
     current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 
+_forks = 0
+"""How many forks lie between the first process and this one. An event loop runs only in the process that made it."""
+
+
 class AsyncioRuntime:
     """The runtime of one asyncio event loop. `running()` finds it, and makes it at the first guarded call."""
 
@@ -36,10 +40,12 @@ class AsyncioRuntime:
         self.timers: dict[Any, Timers] = {}
         """Queues of timeouts, by their length in seconds. The key `Deadlines` has the queue of deadlines and rare
         lengths."""
+        self._forks = _forks
 
     @property
     def is_closed(self) -> bool:
-        return self.loop.is_closed()
+        """Whether the event loop is closed, or runs in the parent of this forked process only."""
+        return self.loop.is_closed() or self._forks != _forks
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -247,7 +253,9 @@ def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
 @in_forked_child
 def _drop_parents_runtime() -> None:
     """In a forked child: drop the runtime of the parent's loop, to which the hooks still lead, though no loop runs
-    here."""
+    here. What the parent's calls leave behind when they are collected in the child never ends, and counts as closed."""
+    global _forks
+    _forks += 1
     hook = get_asyncgen_hooks()[0]
     with suppress(AttributeError):
         del hook.__self__.resilient_runtime  # type: ignore[union-attr]

@@ -170,6 +170,10 @@ class Retry(
     async def _drain(self, runtime: Runtime) -> None:
         await self._settings.closing.drain(runtime)
 
+    def _renew(self) -> None:
+        super()._renew()
+        self._settings.closing.renew()
+
     def snapshot(self) -> dict[str, Any]:
         """Its counters as plain data: attempts `retried`, in shadow mode those that it `would_have_retried`, and the
         `budget`."""
