@@ -142,7 +142,7 @@ def unclosed_at_first() -> Callable[[], Coroutine[Any, Any, object]]:
     return fetch
 
 
-@check(lambda: closing(unclosed_at_first())())
+@check(closing(unclosed_at_first()))
 async def results_that_a_retry_closes_are_the_parents() -> None:
     assert await closing(quick)() == 7
     await asyncio.wait_for(closing.aclose(), 5)
