@@ -114,7 +114,7 @@ class AdaptiveLimitAgainstModel(QueueDriver):
         number = self.pick_inside(data)
         end = self.end_call(number, fails)
         self.settle()
-        self.model.limit = self.limit.current_limit
+        self.model.limit = self.limit._limit  # with its fraction: each class has a share of it, too
         self.model.leave(number, end)
 
     @precondition(lambda self: self.model.line and self.model.inside)
@@ -125,7 +125,7 @@ class AdaptiveLimitAgainstModel(QueueDriver):
         leaving, waiter = self.pick_inside(data), self.model.line[0].number
         self.cancel_around_the_tick_of_a_place(leaving, [waiter], ticks)
         self.settle()
-        self.model.limit = self.limit.current_limit
+        self.model.limit = self.limit._limit  # with its fraction: each class has a share of it, too
         self.model.leave(waiter, "cancelled")
         self.model.leave(leaving, "done")
         assert waiter not in self.begun
