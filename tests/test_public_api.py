@@ -237,3 +237,15 @@ def test_guarding_on_asyncio_does_not_import_trio() -> None:
         "asyncio.run(fetch())\n" + LOADED
     )
     assert "trio" not in fresh(program)
+
+
+def test_former_paths_of_what_has_moved_hand_on_the_same_objects() -> None:
+    """Code that imports the server's middleware, the lab's `explain` or `Chaos` by its former path gets the same one."""
+    for former, now in (
+        ("resilient.http.asgi", "resilient.server.asgi"),
+        ("resilient.lab.explain", "resilient.explain"),
+        ("resilient.policies.chaos", "resilient.chaos"),
+    ):
+        handed_on = import_module(former)
+        for name in handed_on.__all__:
+            assert getattr(handed_on, name) is getattr(import_module(now), name)

@@ -61,7 +61,7 @@ def applications() -> dict[str, Any]:
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    from resilient.http.asgi import ServerMiddleware
+    from resilient.server.asgi import ServerMiddleware
 
     async def hello(request: Request) -> PlainTextResponse:
         return PlainTextResponse("Hello, world")

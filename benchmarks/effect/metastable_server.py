@@ -44,7 +44,7 @@ def guarded(application: Any, how: str) -> Any:
     """The application alone ("off"), under the middleware with deadlines ("deadline"), or with an adaptive limit
     ("limit"). Raises ValueError for another `how`."""
     from resilient import AdaptiveLimit
-    from resilient.http.asgi import ServerMiddleware
+    from resilient.server.asgi import ServerMiddleware
 
     def exempt(scope: Any) -> bool:
         return bool(scope["path"].startswith("/stall"))

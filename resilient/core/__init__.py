@@ -27,6 +27,7 @@ What calls carry:
     call_options       what a call itself asks for
     deadline           the time by which everything inside has to end
     priority           which calls go first when there is not room for all
+    headers            the headers that carry deadline, priority and attempt to a server
     budget             what pays for further requests
     background         calls that run beside their caller
     emit               the events of attempts and calls

@@ -24,13 +24,13 @@ from resilient.core.policy import Policy
 from resilient.errors import PipelineWarning
 from resilient.events.channel import hidden_pipelines
 from resilient.explain.error_location import located
-from resilient.http.asgi import ServerMiddleware, Shared
 from resilient.http.chaos import HttpChaos
 from resilient.http.sync_transport import SyncHttpTransport
 from resilient.http.transport import HttpTransport
 from resilient.pipeline import Pipeline
 from resilient.pipeline.functions import unwrapped
 from resilient.policies.timeout import Timeout
+from resilient.server.asgi import ServerMiddleware, Shared
 
 __all__ = ["Function", "Subject", "guarded", "quiet_stdout", "seen", "subject_of"]
 

@@ -9,10 +9,11 @@ from resilient import _validation
 from resilient.core.call import Call
 from resilient.core.call_options import CallOptions
 from resilient.core.current_call import enclosing
+from resilient.core.headers import is_field_value
 from resilient.core.priority import PRIORITIES
 from resilient.http import semantics
 
-__all__ = ["By", "RequestOptions", "header", "key_by", "options_of", "variation", "with_key"]
+__all__ = ["By", "RequestOptions", "key_by", "options_of", "variation", "with_key"]
 
 By = Literal["origin", "host"] | Callable[[Any], Hashable]
 
@@ -62,7 +63,7 @@ def options_of(request: Any) -> Mapping[str, Any]:
     if "idempotency_key" not in options:
         return options
     key = options["idempotency_key"]
-    if not isinstance(key, str) or not semantics.is_field_value(key):  # a secret: not shown
+    if not isinstance(key, str) or not is_field_value(key):  # a secret: not shown
         raise ValueError("idempotency_key must be the value of a header: a string of printable ASCII characters")
     return _bound(request, options)
 
@@ -120,21 +121,6 @@ class RequestOptions(CallOptions):
         """The number of attempts that a request asks for in its extensions; None: it does not say."""
         options = call.args[0].extensions.get("resilient")
         return options.get("attempts") if options else None
-
-
-def header(argument: str, value: bool | str, default: str) -> str:
-    """Return the name of the header that an argument asks for, or "" for none. Raises `ValueError` for an invalid name.
-
-    Args:
-        argument: the name of the argument, for the error.
-        value: True asks for `default`, False for none.
-    """
-    if isinstance(value, bool):
-        return default if value else ""
-    name = _validation.name(argument, value)
-    if not semantics.is_field_name(name):
-        raise ValueError(f"{argument} must be True, False or the name of a header, got {value!r}")
-    return name
 
 
 def key_by(by: Any) -> Callable[..., Hashable]:

@@ -14,13 +14,8 @@ from functools import lru_cache
 from resilient.core.pushback import FAILURE_STATUSES
 
 __all__ = [
-    "ATTEMPT_HEADER",
-    "DEADLINE_HEADER",
     "IDEMPOTENCY_HEADER",
     "IDEMPOTENT_METHODS",
-    "PRIORITY_HEADER",
-    "is_field_name",
-    "is_field_value",
     "is_refusal",
     "is_repeated",
     "is_same_server",
@@ -34,31 +29,12 @@ IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 """The header by which a server recognises a repeated request (draft-ietf-httpapi-idempotency-key-header)."""
 
-DEADLINE_HEADER = "X-Deadline-Ms"
-"""The default name of the header with the milliseconds that are left."""
-
-ATTEMPT_HEADER = "X-Attempt"
-"""The default name of the header with the number of the attempt, from 1."""
-
-PRIORITY_HEADER = "X-Priority"
-"""The default name of the header with the priority of a request."""
-
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
 
 def new_idempotency_key() -> str:
     """Return a new, unique idempotency key."""
     return str(uuid.uuid4())
-
-
-def is_field_name(name: str) -> bool:
-    """Whether `name` can be the name of a header field (RFC 9110, section 5.1)."""
-    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) is not None
-
-
-def is_field_value(text: str) -> bool:
-    """Whether `text` can be the value of a header field: printable ASCII, without spaces around it (section 5.5)."""
-    return re.fullmatch(r"[!-~]([\t -~]*[!-~])?", text) is not None
 
 
 def is_repeated(fields: Iterable[tuple[str, str]]) -> bool:

@@ -33,6 +33,7 @@ from resilient.core.call import Call
 from resilient.core.classify import DEFAULT
 from resilient.core.deadline import deadline, holding, remaining
 from resilient.core.gate import NEARLY
+from resilient.core.headers import ATTEMPT_HEADER, DEADLINE_HEADER, PRIORITY_HEADER, header_name
 from resilient.core.layer import BoundLayer
 from resilient.core.policy import PipelineContext, Policy
 from resilient.core.priority import current_priority, priority
@@ -45,7 +46,7 @@ from resilient.http.connections import repair_pool
 from resilient.http.delegate import AsyncDelegatingTransport, checked, wrong_library
 from resilient.http.library import Library
 from resilient.http.lifecycle import ResponseLifecycle
-from resilient.http.options import By, RequestOptions, header, key_by, options_of, variation, with_key
+from resilient.http.options import By, RequestOptions, key_by, options_of, variation, with_key
 from resilient.http.request_bodies import make_ready
 from resilient.http.semantics import IDEMPOTENT_METHODS
 from resilient.http.time_limits import NO_LIMITS, RequestDeadline, attempt_limit, nearer, total_limit
@@ -146,14 +147,14 @@ class HttpTransport(Generic[Inner]):
         self._max_keys = _validation.count("max_keys", max_keys)
         self._idle = _validation.seconds("idle", idle)
         self._table = (by if isinstance(by, str) else "function", self._max_keys, self._idle)
-        self._key_header = header("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
+        self._key_header = header_name("idempotency_key", idempotency_key, semantics.IDEMPOTENCY_HEADER)
         self._buffer = _validation.count("buffer", buffer, least=0)
         self._body_timeout = None if body_timeout is None else _validation.seconds("body_timeout", body_timeout)
-        self.deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER)
+        self.deadline_header = header_name("deadline_header", deadline_header, DEADLINE_HEADER)
         """The name of the header with the deadline; empty: none."""
-        self.priority_header = header("priority_header", priority_header, semantics.PRIORITY_HEADER)
+        self.priority_header = header_name("priority_header", priority_header, PRIORITY_HEADER)
         """The name of the header with the priority; empty: none."""
-        self._attempt_header = header("attempt_header", attempt_header, semantics.ATTEMPT_HEADER)
+        self._attempt_header = header_name("attempt_header", attempt_header, ATTEMPT_HEADER)
         if nested not in get_args(Nested):
             raise ValueError(f"nested must be one of {', '.join(get_args(Nested))}, got {nested!r}")
         self._once = nested == "once"

@@ -1,6 +1,6 @@
 """Policies of production in front of the servers of a world.
 
-An `Admission` does what `resilient.http.asgi.ServerMiddleware` does in front of an application. A request that it
+An `Admission` does what `resilient.server.asgi.ServerMiddleware` does in front of an application. A request that it
 refuses is answered at once and costs no worker. An admitted request stays in the server until it is answered, so the
 duration that a policy measures is the wait in the queue plus the work. A policy sees of a request only what travels
 with it: the priority, and the deadline if the server respects deadlines. As in the middleware, a single gate learns

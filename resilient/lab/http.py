@@ -31,11 +31,11 @@ import httpx
 from resilient import _validation
 from resilient.core import pushback
 from resilient.core.deadline import milliseconds
+from resilient.core.headers import DEADLINE_HEADER, PRIORITY_HEADER, is_field_name, is_field_value
 from resilient.core.policy import Policy
 from resilient.core.priority import NORMAL, PRIORITIES, current_priority, priority
 from resilient.explain.error_location import located
 from resilient.faults.exceptions import Exceptions
-from resilient.http import semantics
 from resilient.http.httpx import AsyncClient
 from resilient.http.transport import HttpTransport
 from resilient.lab.answers import CandidateError
@@ -123,7 +123,7 @@ class HttpCalls(Calls):
 
 def _client(pipeline: Pipeline) -> Any:
     """A client with a pipeline, as `AsyncClient` makes it; it sends deadlines and priorities to its servers."""
-    world: Any = WorldTransport(httpx, semantics.DEADLINE_HEADER, semantics.PRIORITY_HEADER)
+    world: Any = WorldTransport(httpx, DEADLINE_HEADER, PRIORITY_HEADER)
     return AsyncClient(pipeline, transport=world, trust_env=False, deadline_header=True, priority_header=True)
 
 
@@ -240,7 +240,7 @@ def _filled(text: str, key: str) -> str:
 
 
 def _method(argument: str, value: object) -> None:
-    if not isinstance(value, str) or not semantics.is_field_name(value):
+    if not isinstance(value, str) or not is_field_name(value):
         raise ValueError(f"{argument} must be a method (GET, POST, ...), got {value!r}")
 
 
@@ -248,7 +248,7 @@ def _check_headers(argument: str, given: object) -> None:
     if not isinstance(given, Mapping):
         raise TypeError(f"{argument} must be a mapping of names to values, got {given!r}")
     for name, value in given.items():
-        if not isinstance(name, str) or not semantics.is_field_name(name):
+        if not isinstance(name, str) or not is_field_name(name):
             raise ValueError(f"{argument} must have names of headers, got {name!r}")
-        if not isinstance(value, str) or (value and not semantics.is_field_value(value)):
+        if not isinstance(value, str) or (value and not is_field_value(value)):
             raise ValueError(f"{argument}[{name!r}] must be a printable text, got {value!r}")

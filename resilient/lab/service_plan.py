@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 
 from resilient import _validation, faults
 from resilient.core.policy import Policy
-from resilient.http.asgi import ServerMiddleware
 from resilient.lab.admission import admission_from
 from resilient.lab.distributions import Constant, Distribution
+from resilient.server.asgi import ServerMiddleware
 
 __all__ = ["FAULTS", "Balance", "Link", "Quota", "ServicePlan", "shard"]
 

@@ -58,12 +58,11 @@ from typing import Any, Final
 from resilient import _validation
 from resilient.core.deadline import milliseconds
 from resilient.core.gate import Gate
+from resilient.core.headers import DEADLINE_HEADER, PRIORITY_HEADER, header_name
 from resilient.core.priority import PRIORITIES, current_priority, priority
 from resilient.core.pushback import LONGEST_PAUSE
 from resilient.errors import Rejected, TimedOut
 from resilient.events import CallTimedOut
-from resilient.http import semantics
-from resilient.http.options import header
 from resilient.pipeline import Pipeline
 from resilient.pipeline.names import register
 from resilient.runtime import current_async
@@ -136,10 +135,10 @@ class ServerMiddleware:
         self.app = app
         gate = _validation.instance("limit", limit, Gate)
         self._max_deadline = math.inf if max_deadline is None else _validation.seconds("max_deadline", max_deadline)
-        self._deadline_header = header("deadline_header", deadline_header, semantics.DEADLINE_HEADER).lower().encode()
+        self._deadline_header = header_name("deadline_header", deadline_header, DEADLINE_HEADER).lower().encode()
         self._ask_priority: Callable[[Any], Any] | None = None
         if isinstance(priority, bool | str):
-            named = header("priority", priority, semantics.PRIORITY_HEADER)
+            named = header_name("priority", priority, PRIORITY_HEADER)
             self._priority_header = named.lower().encode()
         else:
             self._priority_header = b""

@@ -15,14 +15,14 @@ from starlette.applications import Starlette
 from resilient import Bulkhead, Pipeline, Retry, Timeout, registry
 from resilient.explain.object_reference import named
 from resilient.explain.subject import Subject, subject_of
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 
 SHOP = '''
 import functools
 import httpx, httpx2, tenacity
 from resilient import Bulkhead, Pipeline, Retry, Timeout
 from resilient.http import httpx as ours, httpx2 as ours2
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 
 print("printed while it is imported")
 

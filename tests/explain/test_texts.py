@@ -27,8 +27,8 @@ from resilient import (
 )
 from resilient.explain import Explanation, explain
 from resilient.faults import Latency, Slowness
-from resilient.http.asgi import ServerMiddleware
 from resilient.http.httpx import AsyncTransport
+from resilient.server.asgi import ServerMiddleware
 
 
 def of(*policies: Any, **options: Any) -> Explanation:

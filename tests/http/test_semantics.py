@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient import CircuitOpen, Pipeline, Retry, TimedOut
+from resilient.core.headers import is_field_value
 from resilient.core.pushback import (
     FAILURE_STATUSES,
     LONGEST_PAUSE,
@@ -28,7 +29,6 @@ from resilient.http.httpx import AsyncTransport, HttpClassifier
 from resilient.http.options import key_by, origin_of
 from resilient.http.semantics import (
     IDEMPOTENT_METHODS,
-    is_field_value,
     is_refusal,
     is_repeated,
     is_same_server,

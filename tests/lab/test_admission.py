@@ -26,7 +26,6 @@ from resilient import (
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate
 from resilient.faults import Crash, Errors, Stall
-from resilient.http.asgi import ServerMiddleware
 from resilient.lab.candidates import NONE, Candidate, candidate_from
 from resilient.lab.distributions import Constant, Exponential, Uniform
 from resilient.lab.load import Closed, Poisson, Replay
@@ -35,6 +34,7 @@ from resilient.lab.scenario_file import ScenarioError, scenario_from
 from resilient.lab.service import Link, ServicePlan
 from resilient.lab.world import Run, Scenario, simulate
 from resilient.limiters import Vegas
+from resilient.server.asgi import ServerMiddleware
 
 
 def plan(admission: Any, **more: Any) -> ServicePlan:
@@ -338,7 +338,7 @@ def test_admission_of_a_file_may_be_imported(imports: bool, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "servers_of_a_test.py").write_text(
-        "from resilient import Bulkhead, Pipeline\nfrom resilient.http.asgi import ServerMiddleware\n"
+        "from resilient import Bulkhead, Pipeline\nfrom resilient.server.asgi import ServerMiddleware\n"
         "async def app(scope, receive, send): ...\n"
         "server = ServerMiddleware(app, limit=Bulkhead(3))\ngate = Bulkhead(4)\n"
         "def make(): return Pipeline(Bulkhead(5))\n"

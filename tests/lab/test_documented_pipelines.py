@@ -17,7 +17,6 @@ from resilient.chaos.experiment import VARIABLE
 from resilient.explain import explain
 from resilient.explain.subject import subject_of
 from resilient.faults import Errors, Slowness
-from resilient.http.asgi import ServerMiddleware
 from resilient.http.transport import HttpTransport
 from resilient.lab.calls import Calls
 from resilient.lab.candidates import candidate_from
@@ -29,6 +28,7 @@ from resilient.lab.service import ServicePlan
 from resilient.lab.world import Scenario, simulate
 from resilient.runtime import virtual
 from resilient.server.admission import UntilAnswered
+from resilient.server.asgi import ServerMiddleware
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -19,8 +19,8 @@ import trio.testing
 from resilient import current_priority, events, remaining
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate
-from resilient.http.asgi import ServerMiddleware
 from resilient.runtime import current_async, virtual
+from resilient.server.asgi import ServerMiddleware
 
 
 def _heard(main: Callable[[], Any]) -> Any:

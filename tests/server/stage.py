@@ -42,9 +42,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from resilient import Pipeline, Retry, current_priority, remaining
-from resilient.http.asgi import ServerMiddleware
 from resilient.http.httpx import AsyncTransport
 from resilient.runtime import current_async
+from resilient.server.asgi import ServerMiddleware
 
 __all__ = ["FRAMEWORKS", "Signal", "Stage", "build"]
 

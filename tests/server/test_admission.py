@@ -23,7 +23,7 @@ from resilient import (
     remaining,
 )
 from resilient.core.gate import Gate
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 from tests.server.memory import (
     TOO_LATE,
     TOO_MUCH,

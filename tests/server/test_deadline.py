@@ -19,7 +19,7 @@ from resilient import (
     deadline,
     remaining,
 )
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 from tests.server.memory import (
     Ledger,
     answering,

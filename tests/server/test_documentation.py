@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from resilient import Pipeline, Retry, Timeout, deadline, remaining
-from resilient.http.asgi import HEALTH_CHECKS, ServerMiddleware
 from resilient.http.httpx import Transport
 from resilient.runtime import virtual
+from resilient.server.asgi import HEALTH_CHECKS, ServerMiddleware
 from tests.server.memory import RUN, answering, ask
 from tests.servers import Valkey, valkey
 

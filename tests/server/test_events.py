@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 from tests.recorders import EventRecorder, LearningRecorder
 from tests.server.memory import answering, ask, hang, on_both, streaming
 

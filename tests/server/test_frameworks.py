@@ -17,7 +17,7 @@ from wsproto.connection import ConnectionType
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, registry
 from resilient.events import CallEnded, CallTimedOut
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 from tests.server.conftest import Site
 from tests.server.running import SERVERS, Running
 

@@ -9,7 +9,7 @@ import pytest
 
 from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, RateLimit
 from resilient.core.gate import Gate
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 from tests.server.memory import after, answering, ask, hang
 from tests.worlds import WORLDS, World
 

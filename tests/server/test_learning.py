@@ -23,7 +23,7 @@ from resilient import (
     remaining,
 )
 from resilient.events import CallEnded, CallRejected, CallTimedOut
-from resilient.http.asgi import ErrorAnswer, ServerMiddleware
+from resilient.server.asgi import ErrorAnswer, ServerMiddleware
 from tests.server.memory import (
     RUN,
     Held,

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from resilient import deadline
-from resilient.http.asgi import ServerMiddleware
+from resilient.server.asgi import ServerMiddleware
 from tests.recorders import EventRecorder
 from tests.server.memory import (
     RUN,
