@@ -240,7 +240,7 @@ def test_guarding_on_asyncio_does_not_import_trio() -> None:
 
 
 def test_former_paths_of_what_has_moved_hand_on_the_same_objects() -> None:
-    """Code that imports the server's middleware, the lab's `explain` or `Chaos` by its former path gets the same one."""
+    """The server's middleware, the lab's `explain` and `Chaos` are importable by their former paths, too."""
     for former, now in (
         ("resilient.http.asgi", "resilient.server.asgi"),
         ("resilient.lab.explain", "resilient.explain"),
