@@ -63,7 +63,8 @@ class Bindings:
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
         self._ends = Ends(context, substitutes=substitutes)
-        self._timed = any(policy.facts.timed for policy in policies)
+        self.timed = any(policy.facts.timed for policy in policies)
+        """Whether calls get their runtime when they begin (see `Facts.timed`). Read when a function is guarded."""
         self._has_deadline = attempt is None and any(policy.facts.time_limit is not None for policy in every)
         self._composed: dict[Kind, tuple[Composed, Layer]] = {}
         self._guards: dict[Kind, Callable[[Any], Callable[..., Any]]] = {}
@@ -79,7 +80,7 @@ class Bindings:
         if kind not in self._guards:
             composed, path = self._composed_for(kind)
             parts = (self._in_flight, self._context, composed, path, self._earn, self._ends)
-            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self._timed)
+            self._guards[kind] = guard_with(*parts, is_async=kind == "async", timed=self.timed)
         guarded = self._guards[kind](fn)
         register_guard(guarded.__code__)
         return guarded

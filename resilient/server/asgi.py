@@ -52,7 +52,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from resilient import _validation
@@ -167,7 +166,7 @@ class ServerMiddleware:
         fast = self.pipeline._derive(
             (EntryGate(self._until_answered.facts.time_limit), *gates), attempt=hold_unobserved
         )
-        fast.facts = replace(fast.facts, timed=False)  # the gate knows on which runtime a request is
+        fast._bindings.timed = False  # its `EntryGate` sets the runtime, which the request knows
         self._fast_path: Guarded = fast(_handle)  # of requests without a body, while there are no listeners
         self._full_path: Guarded = self.pipeline(_handle)
 
