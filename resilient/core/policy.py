@@ -265,7 +265,8 @@ class Wrap(Policy):
         """Run `inner(call)` as often as it takes, and return (awaitably) what the caller gets.
 
         `context.on_error(call, error)` and `context.on_result(call, result)` are the verdicts of the classifier. Before
-        `inner` runs again, set `call.verdict = None`.
+        `inner` runs again, set `call.verdict = None`, add 1 to `call.attempt`, and await what `call.again()` returns,
+        unless that is None.
         """
         raise NotImplementedError
 

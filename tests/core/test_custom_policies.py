@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from resilient import CircuitBreaker, Keyed, Pipeline, PipelineWarning, Rejected, Retry, Timeout
+from resilient.core import Call, Facts, Layer, PipelineContext, Wrap
 from resilient.explain import explain
 from resilient.lab.fresh_policies import FreshPolicies, dry_run
 from tests.recorders import EventRecorder
@@ -79,6 +80,44 @@ def test_wrap_answers_with_the_last_good_result(world: World) -> None:
     assert [world.call(guarded, "a"), world.call(guarded, "a")] == ["fresh", "fresh"]
     assert isinstance(world.outcome(guarded, "b").error, OSError)
     assert [type(event).__name__ for event in told.events].count("FellBack") == 1
+
+
+class Twice(Wrap):
+    """Runs a call again, once, if it is worth repeating: as the page says a wrap does."""
+
+    facts = Facts(runs=2)
+
+    async def run(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
+        """Run `inner`, and once more after a failure."""
+        try:
+            return await inner(call)
+        except Exception as error:
+            if not context.on_error(call, error).worth_repeating:
+                raise
+        call.verdict = None
+        call.attempt += 1
+        ready = call.again()
+        if ready is not None:
+            await ready
+        return await inner(call)
+
+
+def test_wrap_runs_a_function_again(world: World) -> None:
+    """The second attempt has the number 2."""
+    dependency = world.dependency(OSError(), "second")
+    assert world.call(Pipeline(Twice())(dependency.fn)) == "second"
+    assert len(dependency.calls) == 2
+
+
+async def test_wrap_runs_a_block_again() -> None:
+    """`call.again()` waits until the block is entered a second time."""
+    numbers = []
+    async for attempt in Pipeline(Twice()).attempts():
+        async with attempt:
+            numbers.append(attempt.number)
+            if len(numbers) == 1:
+                raise OSError
+    assert numbers == [1, 2]
 
 
 def test_wrap_passes_on_what_is_no_failure(world: World) -> None:
