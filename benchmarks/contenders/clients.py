@@ -70,7 +70,7 @@ def retry_only(library: Library, is_async: bool, inner: Any) -> Any:
 
 
 def standard(library: Library, is_async: bool, inner: Any) -> Any:
-    """Our transport with the standard pipeline."""
+    """A transport of resilient with the standard pipeline around `inner`."""
     import resilient
 
     return _ours(library, is_async, inner, resilient.standard())
@@ -103,7 +103,7 @@ def interlock(library: Library, is_async: bool, inner: Any) -> Any:
 
 
 def both(library: Library, is_async: bool, inner: Any) -> Any:
-    """httpx-retries around interlock-cb."""
+    """A transport of httpx-retries around one of interlock-cb."""
     return httpx_retries(library, is_async, interlock(library, is_async, inner))
 
 

@@ -85,7 +85,7 @@ PATTERNS = (
 
 
 def ours() -> dict[str, Decorator]:
-    """The patterns built with this library."""
+    """The patterns built with resilient, by their names."""
     from tenacity import wait_none
 
     from resilient import (

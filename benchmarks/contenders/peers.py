@@ -265,7 +265,7 @@ def httpx_hedged() -> dict[str, Decorator]:
 
 
 def tenacity() -> dict[str, Decorator]:
-    """tenacity: retries only, without a budget."""
+    """The patterns built with tenacity: retries only, without a budget."""
     from tenacity import retry, stop_after_attempt, wait_none, wait_random_exponential
 
     stop = stop_after_attempt(3)

@@ -17,7 +17,7 @@ Function = Callable[[int], Any]
 
 
 class Failed(Exception):
-    """The error of the guarded functions."""
+    """The error that the guarded functions of the benchmarks raise."""
 
 
 async def bare(x: int) -> int:
@@ -31,12 +31,12 @@ def plain(x: int) -> int:
 
 
 async def failing(x: int) -> int:
-    """Raise `Failed` at every call."""
+    """Raise `Failed` at every call, from an `async def`."""
     raise Failed
 
 
 def fail(x: int) -> int:
-    """Raise `Failed` at every call."""
+    """Raise `Failed` at every call, from a plain `def`."""
     raise Failed
 
 

@@ -106,7 +106,7 @@ class Contender:
 
 
 def plain() -> Any:
-    """The plain transport of httpx."""
+    """The transport of httpx, without any policy."""
     import httpx
 
     return httpx.AsyncHTTPTransport()
@@ -262,7 +262,7 @@ def _numbers(plan: Plan, seed: int, at: int) -> range:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its 95% interval."""
+    """An estimated value, and the bounds of its 95% interval."""
 
     value: float
     low: float

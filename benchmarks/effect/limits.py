@@ -73,7 +73,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """The limits to compare, ours first."""
+    """The limits to compare; those of resilient come first."""
     from resilient import AdaptiveLimit, Bulkhead
 
     return [

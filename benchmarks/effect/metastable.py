@@ -84,19 +84,19 @@ def retrying(budget: bool) -> Any:
 
 
 def standard() -> Any:
-    """The standard pipeline."""
+    """The pipeline of `resilient.standard()`, with its defaults."""
     from resilient import standard as made
 
     return made()
 
 
 def without_budget() -> Any:
-    """Four attempts, without a Budget."""
+    """A pipeline that makes up to four attempts, without a Budget."""
     return retrying(budget=False)
 
 
 def budgeted() -> Any:
-    """Four attempts, with a Budget."""
+    """A pipeline that makes up to four attempts, with a Budget."""
     return retrying(budget=True)
 
 

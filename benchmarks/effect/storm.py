@@ -50,7 +50,7 @@ FULL = Plan(failing=100, rarely_failing=100, horizon=240, seeds=6)
 
 
 def run(options: Options) -> Report:
-    """Simulate every row of both experiments."""
+    """Simulate every row of both experiments, and return the report."""
     plan = QUICK if options.quick else FULL
     figures = storm_failures.figures(options, plan)
     overloads = storm_overload.simulated(options, plan)

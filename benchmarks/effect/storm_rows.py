@@ -116,14 +116,14 @@ def breaker(max_break: float = 5.0) -> Any:
 
 
 def budget() -> Any:
-    """A Budget with its defaults."""
+    """A Budget of resilient with its defaults."""
     from resilient import Budget
 
     return Budget()
 
 
 def standard_pipeline() -> Any:
-    """The standard pipeline."""
+    """The pipeline of `resilient.standard()`, with its defaults."""
     from resilient import standard
 
     return standard()
@@ -173,7 +173,7 @@ def _tenacity() -> Any:
 
 
 def nopanic_pipeline(*, budget: bool, breaker: bool) -> Any:
-    """The same pipeline built with nopanic."""
+    """A pipeline built with nopanic: a retry as in the other rows, with `budget` and `breaker` where asked."""
     import nopanic
 
     clock = asyncio.get_running_loop().time

@@ -205,7 +205,7 @@ async def simulate(row: Row, requests: int, seed: str) -> Measured:
 
 
 def run(options: Options) -> Report:
-    """Simulate every row with every seed."""
+    """Simulate every row with every seed, and return the report."""
     from resilient.runtime import virtual  # here: it slows other benchmarks (see `overhead`)
 
     plan = QUICK if options.quick else FULL

@@ -177,7 +177,7 @@ class _Track:
         self.loop = FunctionType(shared.__code__.replace(), shared.__globals__)
 
     def batch(self) -> float:
-        """Nanoseconds per call, over one batch."""
+        """Run one batch of calls. Returns the nanoseconds per call."""
         elapsed: int
         if self.subject.is_async:
             elapsed = self.runner.run(self.loop(self.subject.call, self.subject.argument, self.count))

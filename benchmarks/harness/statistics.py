@@ -23,7 +23,7 @@ STUDENT = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365,
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median and its 95% interval."""
+    """A median, and the bounds of its 95% interval."""
 
     middle: float
     low: float

@@ -36,7 +36,7 @@ def _common(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """Define the options that stand before the name of a command, as `--version`."""
 
 
 for command in (demo, explain, simulate):

@@ -217,7 +217,7 @@ class BackgroundCall:
         return self._beyond(waiting(self._caller)) if self._outer is None else self._outer
 
     def _beyond(self, calls: Enclosing) -> Enclosing:
-        """Of `calls`, those around the call that this one was forked from."""
+        """The part of `calls` outside the call from which this background call was forked."""
         for at, (call, _) in enumerate(calls):
             if call.origin is self.call.origin:
                 return calls[at + 1 :]

@@ -69,8 +69,7 @@ class Budget:
             budget.renew()
 
     def of(self, dependency: Hashable | None) -> Budget:
-        """Return the budget of one of the dependencies that a pipeline serves. None: it serves one only, and this is
-        its budget."""
+        """The budget of one dependency. With None (the pipeline serves only one dependency): this budget."""
         if dependency is None:
             return self
         try:

@@ -78,11 +78,12 @@ class Call:
 
     @property
     def origin(self) -> Call:
-        """The call that was forked, for a fork; else this call."""
+        """For a fork: the call from which it was made. For any other call: the call itself."""
         return self
 
     def again(self) -> Awaitable[None] | None:
-        """What to await before a further attempt begins (in a block: that the next one is entered); None: nothing."""
+        """An awaitable to await before a further attempt begins; None: nothing to await. For a block: it ends when the
+        caller enters the next attempt."""
         return None
 
     def fork(self) -> Fork:

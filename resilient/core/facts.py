@@ -1,8 +1,9 @@
-"""The facts that a policy states about itself, for whoever reads a pipeline without running it.
+"""The facts that a policy states about itself, for code that examines a pipeline without running it.
 
-`resilient.pipeline.lint` judges the order of policies by these facts, and by them alone: it knows no class of a policy.
-`resilient.explain` reports what they mean for a call, and `resilient.pipeline.compose` generates code for what they ask
-for, and for nothing else. No fact is read while a call succeeds.
+`resilient.pipeline.lint` checks the order of policies by these facts alone, not by the classes of the policies.
+`resilient.explain` reports what the facts mean for a call. `resilient.pipeline.gate_layer` generates code only for what
+the facts ask for. That code reads no fact during a call. `GateGroup` reads a few outside it: after a wait in a queue,
+after a failure, and for a response that is still open.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ class Facts:
         permits: limits the number of calls inside it at a time.
         metered: counts calls against a quota when they begin.
         pace: the number of calls that it admits at once after a pause, and the number per second after that.
-        by_evidence: decides by evidence, which may be stale after a wait: then the pipeline asks it again.
+        by_evidence: decides by evidence, which may be stale after a wait: then the pipeline calls `admit` again.
         needs: a number of calls, and the seconds within which it must see them before it can decide.
-        slow_from: seconds from which it takes a call for slow, if it can act on nothing else.
+        slow_from: seconds from which a call counts as slow, if slow calls are the only thing that it acts on.
 
     What its callers meet:
 
@@ -74,7 +75,7 @@ class Facts:
         substitutes: answers for calls that failed; then it sets `call.substituted_at = call.attempt`.
         injects: stands for the dependency: what it does to a call counts as the dependency's doing.
         inactive: why it does nothing, with its present settings; None if it acts.
-        assumes: sentences about what its `worst` takes for granted, or does not know, of the user's own code.
+        assumes: sentences about what its `worst` assumes, or does not know, about the user's own code.
     """
 
     timed: bool = True

@@ -29,7 +29,7 @@ from resilient.errors import Rejected
 __all__ = ["NEARLY", "Gate", "Ticket", "Withdrawn"]
 
 Ticket = Any
-"""What a gate needs to know at the end of a call it admitted. Anything but None."""
+"""The data that a gate gives to a call it admits, and gets back at the call's end. Anything but None."""
 
 NEARLY = 0.99
 """A Timeout outside a gate starts its clock a little earlier than the gate does: a call that had this share of a limit
@@ -66,7 +66,7 @@ class Gate(Policy):
 
     _would_have_refused: int = 0
     _would_have_queued: int = 0
-    """Calls that it has counted in shadow mode."""
+    """Calls that a gate in shadow mode would have refused or queued."""
 
     def __init__(self, name: str | None = None, *, shadow: bool = False) -> None:
         super().__init__(name)
@@ -90,9 +90,9 @@ class Gate(Policy):
 
         Args:
             failed: whether the classifier calls the outcome a failure.
-            elapsed: seconds that the dependency took, local queues not counted; 0 if nobody times a call that succeeds:
-                the gate is not `timed`, and its pipeline has no Timeout.
-            now: the time; None in that case, unless the gate is `dated`.
+            elapsed: seconds that the dependency took, local queues not counted; 0 for a success that is not timed: the
+                gate is not `timed`, and its pipeline has no Timeout.
+            now: the time at which the call ended; None for a success that is not timed, unless the gate is `dated`.
             error: the exception of the call, if it raised one.
         """
         self.release(ticket)
@@ -102,15 +102,16 @@ class Gate(Policy):
         raise NotImplementedError
 
     def undo(self, ticket: Ticket) -> None:
-        """Take the ticket of a call back that was never made: a gate inside this one refused it, or it was cancelled in
+        """Take back the ticket of a call that was never made: a gate inside this one refused it, or it was cancelled in
         a queue."""
         self.release(ticket)
 
     # -- what a pipeline asks, besides ----------------------------------------------------------------------------
 
     def _cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
-        """Take the ticket of a call back that was cut short at the age of `elapsed`: a failure if it had reached its
-        configured limit (of the nearest Timeout of its pipeline, or else `slow`), and nothing if it was younger."""
+        """Take back the ticket of a call that was cut short at the age of `elapsed`. The call is a failure if it had
+        reached its configured limit (the nearest Timeout of its pipeline, or else `Facts.slow`); if it was younger,
+        the gate learns nothing."""
         full_age = self.facts.slow if limit is None else limit
         if full_age is not None and elapsed >= full_age * NEARLY:
             self.settle(ticket, True, elapsed, now, None)
@@ -118,33 +119,35 @@ class Gate(Policy):
             self.release(ticket)
 
     def _giver(self, ticket: Ticket) -> Gate | None:
-        """The gate that has given this ticket: this one, or one inside it; None if it is the ticket of no gate."""
+        """The gate whose permit this ticket holds (for `Keyed`: the gate of the key); None: the ticket holds no
+        permit."""
         return self
 
     def _withdraw(self, ticket: Ticket) -> Callable[[], None] | None:
-        """Take the ticket of a call back that may be made later: what others can use meanwhile. Returns a function that
-        undoes the rest, if there is any, to be called when the call comes again."""
+        """Take back the ticket of a call that may be made again later. Frees what other calls can use meanwhile.
+        Returns a function that frees the rest, to be called just before the call is made again; None: nothing is
+        left."""
         self.undo(ticket)
         return None
 
-    # -- what Keyed asks: whether the gate of a key may be forgotten ----------------------------------------------
+    # -- what Keyed asks: whether the gate of a key may be evicted ------------------------------------------------
 
     @property
     def _at_rest(self) -> bool:
-        """Whether a new gate would know as much."""
+        """Whether the gate can be replaced by a new one without loss of state."""
         return True
 
     @property
     def _set_by_hand(self) -> bool:
-        """Whether its state was set by hand: then `Keyed` never forgets it."""
+        """Whether the gate's state was set by hand: then `Keyed` never evicts the gate."""
         return False
 
     # -- what shadow mode asks: see `resilient.core.shadow` -------------------------------------------------------
 
     def _enqueue(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
-        """In place of `wait`: the ticket of a call that would wait; None if it is not known what becomes of it. Raises
-        a `Rejected` if the queue is full. `refused(call, error, went_well)` is called later if the call would have been
-        refused in the queue."""
+        """In place of `wait`: the ticket of a call that would wait; None if it is not yet known whether the call would
+        be admitted. Raises a `Rejected` if the queue is full. `refused(call, error, went_well)` is called later if the
+        call would have been refused in the queue."""
         return None
 
     def _report_queued(self) -> None:
@@ -177,7 +180,7 @@ class Gate(Policy):
         )
 
     def meets(self, end: Ending) -> Reaction | None:
-        """A gate that learns counts a failure. In shadow mode, this is not said."""
+        """A gate that learns counts a failure; None for one that does not learn, and in shadow mode."""
         if not self.facts.learns or self.shadow:
             return None
         if end.verdict is None:

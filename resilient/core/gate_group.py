@@ -12,7 +12,8 @@ which calls a `GateGroup` for everything else. These rules hold at every await:
   returned after its limit is a failure for the gates, though its caller gets the result. Where a good result is still
   open (`ResultLifecycle`: the body of a response), gates learn when it has ended.
 - *A gate that raises at the end of a call affects only itself.* Its error is logged; the other gates get their tickets,
-  and the caller gets the call's own result or error. (A BaseException, as a Ctrl-C, is raised after that.)
+  and the caller gets the call's own result or error. (A BaseException that is no Exception, such as a Ctrl-C, is raised
+  after that.)
 """
 
 from __future__ import annotations
@@ -219,8 +220,8 @@ class GateGroup:
     def raised(self, at: int, tickets: Tickets, error: BaseException) -> None:
         """Handle an error that the gate at place `at` raised at the end of a call.
 
-        An `Exception` is logged, and the caller does not get it. Any other error is raised again, after the tickets of
-        the gates outside this one are released.
+        An `Exception` is logged, and the caller does not get it. A `BaseException` that is no `Exception` is raised
+        again, after the tickets of the gates outside this one are released.
         """
         if isinstance(error, Exception):
             _log.error("resilient: %s raised at the end of a call", self.gates[at].name, exc_info=error)

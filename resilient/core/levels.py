@@ -13,11 +13,12 @@ __all__ = ["Level", "levels"]
 
 
 class Level:
-    """One policy of a pipeline with this `context`, around all that is inside it. A call returns its worst case in
-    given surroundings, computed once for each.
+    """One policy of a pipeline with this `context`, around all that is inside it.
+
+    `level(surroundings)` returns its worst case, computed once for each surroundings.
 
     Attributes:
-        seen: the first worst case that was computed: that of the first attempt.
+        seen: the worst case that was computed first: that of the first attempt; None: no worst case was computed.
     """
 
     def __init__(self, policy: Policy, inner: InnerCost, context: PipelineContext) -> None:

@@ -127,7 +127,7 @@ class Policy:
         self.name = type(self).__name__ if name is None else _validation.name("name", name)
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """Guard `fn` with this policy alone."""
+        """Return `fn` guarded by a pipeline of this policy alone."""
         return self._as_pipeline()(fn)  # type: ignore[no-any-return]
 
     def clone(self, change: Callable[[str, Any], Any] | None = None) -> Self:
@@ -143,11 +143,11 @@ class Policy:
         return type(self)(*args, **kwargs)
 
     def snapshot(self) -> dict[str, Any]:
-        """Its state now, as plain data."""
+        """The present state of the policy, as plain data (`dict`, numbers, strings)."""
         return {}
 
     def describe(self) -> str:
-        """Its settings in one line, for people."""
+        """The settings of the policy in one line, for people."""
         return type(self).__name__
 
     def __repr__(self) -> str:
@@ -224,19 +224,20 @@ class Policy:
 
     @property
     def _noun(self) -> str:
-        """The kind of policy, for sentences."""
+        """The name of this kind of policy, for the sentences of lint and explain."""
         return type(self).__name__
 
     def _takes(self, each: float) -> float:
-        """The most seconds that its runs take, if each takes up to `each` and unknown pauses take none. 0 if the number
-        of runs is unknown."""
+        """The most seconds that the runs of this policy take, if each run takes up to `each`, and unknown pauses take
+        none. 0 if the number of runs is unknown."""
         facts = self.facts
         return (1 if facts.overlaps else facts.runs or 0) * each + (facts.pause or 0.0)
 
     # Asked by `explain`: see `resilient.core.worst_case`.
 
     def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
-        """The worst that it and the rest can cost a call. The default takes the facts at their word."""
+        """The worst case of a call through this policy and all that is inside it. The default is computed from the
+        policy's facts."""
         facts = self.facts
         once = inner(around if facts.time_limit is None else around.sooner(facts.time_limit))
         runs = math.inf if facts.runs is None else facts.runs

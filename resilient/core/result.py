@@ -29,7 +29,7 @@ def _of_type(result: Any, name: str) -> Any:
 
 
 def is_awaitable(result: Any) -> bool:
-    """Whether `result` can be awaited."""
+    """Whether `result` can be awaited: it has `__await__`, or is a coroutine made of a generator."""
     if _of_type(result, "__await__") is not None:
         return True
     return type(result) is GeneratorType and bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)

@@ -1,5 +1,9 @@
 """The queue of a gate: calls that wait for a permit, in order of arrival, over all event loops and threads.
 
+A free permit is granted to the first waiter, which leaves the queue and is woken. It collects the permit when it runs
+again. If its call is cancelled, or its time is over, between the two (in the same tick of the event loop), the permit
+goes to the next waiter (`PermitQueue.leave`).
+
 A permit that is granted to a call which cannot run is lost to all others: the call's event loop may be closed, stopped
 between two runs, or blocked by code that does not await. So the calls of each event loop form a group. When a loop does
 not use a permit that one of its calls got, its whole group is passed over: its calls leave the queue and are woken, and
@@ -67,7 +71,7 @@ class Waiter:
 
 
 class WaitQueue:
-    """The waiters of a gate, in order. Its owner's lock is held around each method; `len` and `rank` need no lock."""
+    """The waiters of a gate, in order. The gate holds its lock around each method; `len` and `rank` need no lock."""
 
     __slots__ = ("_next_number", "groups")
 
@@ -181,8 +185,8 @@ class PermitQueue:
                             head.parking.wake()
 
     def look(self, waiter: Waiter, runtime: Runtime) -> float | None:
-        """Collect the permit that this waiter was granted: None. Else return the seconds after which it should look
-        again, unless it is woken before."""
+        """Collect the permit that was granted to `waiter`, and return None. Without such a permit, return the seconds
+        after which `waiter` should look again, unless it is woken before."""
         with self._lock:
             now = runtime.now()
             passed = min(STALLED, now - waiter.looked_at)
@@ -216,15 +220,18 @@ class PermitQueue:
         return True
 
     def leave(self, waiter: Waiter) -> None:
-        """Remove a waiter. A permit that it was granted and has not collected goes to the next one."""
+        """Leave the queue, in whatever way the wait ended: with a permit, a timeout or a cancellation. A permit that
+        was granted to `waiter` and not yet collected goes to the next waiter."""
         with self._lock:
             self.waiters.remove(waiter)
-            if self._granted.pop(waiter, self) is None:
+            if waiter in self._granted:
+                del self._granted[waiter]
                 self._give_back()
                 self.grant()
 
     def _pass_over(self, home: Hashable) -> None:
-        """Take back the uncollected permits of an event loop's calls; they get none until the loop runs again."""
+        """Take back the uncollected permits of an event loop's calls. Its calls get no permit until the loop runs
+        again."""
         for waiter in [waiter for waiter in self._granted if waiter.home == home]:
             del self._granted[waiter]
             self._give_back()

@@ -75,17 +75,17 @@ def _times(amount: float, times: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What surrounds a policy in its pipeline, as far as its own cost depends on it.
+    """What surrounds a policy in its pipeline, as far as the policy's cost depends on it.
 
     Attributes:
         within: seconds until the nearest deadline; infinite without one.
         is_async: whether the function is an `async def`: a plain one cannot be stopped.
         repeated: whether the call is part of another guarded call that repeats it.
         once: whether the policies repeat nothing in that case.
-        again: whether others cannot have prepared the state that the run meets: it may be a later run of a call, or
-            begin after a wait.
+        again: whether the run may find state that earlier runs or other calls have changed: it may be a later run of a
+            call, or begin after a wait.
         pressed: whether the number of runs depends on how long they take.
-        classifier, lifecycle: those of the pipeline.
+        classifier, lifecycle: of the pipeline.
     """
 
     within: float = math.inf
@@ -108,7 +108,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """What a policy and all that is inside it cost one call at worst.
+    """The most that a policy and all that is inside it cost one call.
 
     Attributes:
         seconds: how long it takes.
@@ -136,7 +136,8 @@ class WorstCase:
 
 
 InnerCost = Callable[[Surroundings], WorstCase]
-"""The worst case of all that is inside a policy, by the surroundings that the policy makes for it."""
+"""`inner(surroundings)` returns the worst case of all that is inside a policy, in the surroundings that the policy
+makes for it."""
 
 
 # -- runs that follow each other ------------------------------------------------------------------------------------
@@ -357,7 +358,7 @@ class Reaction:
     """What a policy does with an outcome of an inner policy.
 
     Attributes:
-        does: a text that says it.
+        does: a text about what the policy does.
         stops: whether the outcome goes no further, to outer policies.
     """
 

@@ -26,7 +26,7 @@ READY_SECONDS = 30.0  # seconds for a process to answer; it takes less than one 
 
 
 class NotReady(RuntimeError):
-    """A server process did not start."""
+    """Raised if a server process of the demo does not start."""
 
 
 class Fleet:
@@ -44,7 +44,7 @@ class Fleet:
         return [self.url(number) for number in sorted(self._ports)]
 
     def url(self, number: int) -> str:
-        """The URL of process `number`."""
+        """The URL of server process `number` of the demo."""
         return f"http://127.0.0.1:{self._ports[number]}"
 
     def begin(self, at: float) -> None:

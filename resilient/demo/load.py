@@ -99,7 +99,7 @@ class Counted(httpx.AsyncHTTPTransport):
         self._load = load
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Count a request, and send it."""
+        """Count a request of the load, and send it to the service."""
         self._load.requests += 1
         return await super().handle_async_request(request)
 

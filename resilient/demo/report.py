@@ -28,17 +28,17 @@ _GATE_TITLES = {
 
 
 def percent(share: float | None) -> str:
-    """A share, as shown in tables."""
+    """A share as a percentage, for tables; "-" without a value."""
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A latency, as shown in tables."""
+    """A latency in milliseconds, for tables; "-" without a value."""
     return "-" if seconds is None else f"{1000 * seconds:,.0f} ms"
 
 
 def ratio(value: float | None) -> str:
-    """Requests per call, as shown in tables."""
+    """A number of requests per call, for tables; "-" without a value."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -105,7 +105,7 @@ class Screen:
         )
 
     def _recent(self, load: Load) -> Tally:
-        """The calls that ended recently."""
+        """The tally of the calls that ended in the last `RECENT_SECONDS`."""
         since = self._experiment.elapsed - RECENT_SECONDS
         # Records are in order of their end, so the recent ones are at the end of the list.
         return tally(load.records[bisect_left(load.records, since, key=_end) :])

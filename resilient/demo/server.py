@@ -88,7 +88,7 @@ class Inventory:
         return JSONResponse({"server": self._server})
 
     def application(self) -> Starlette:
-        """The service as an ASGI application."""
+        """The service as an ASGI application, with `/items/{number}` and `/health`."""
         return Starlette(routes=[Route("/items/{number:int}", self.item), Route("/health", self.health)])
 
 

@@ -103,5 +103,5 @@ class InTurn(httpx.AsyncBaseTransport):
         raise AssertionError("there are processes")
 
     async def aclose(self) -> None:
-        """Close the inner transport."""
+        """Close the transport that this one wraps."""
         await self._transport.aclose()

@@ -35,7 +35,7 @@ class Tally:
 
 
 def tally(records: Sequence[Record]) -> Tally:
-    """The figures of `records`."""
+    """The figures of these records: calls, errors and latencies."""
     latencies = sorted(record.latency for record in records if record.error is None)
     errors = Counter(record.error for record in records if record.error is not None)
     return Tally(

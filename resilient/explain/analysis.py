@@ -44,7 +44,7 @@ def explain(
     Args:
         pipeline: a pipeline, a policy, or something that has a pipeline: a guarded function, a transport, a client (see
             `resilient.explain.subject`).
-        behind: another pipeline, whose function makes the call through this one.
+        behind: the outer pipeline, if its function makes the call through this one.
         is_async: whether it guards an `async def`; a plain `def` cannot be stopped. None: as the pipeline's function or
             transport shows, else an `async def`.
         function_limit: the most seconds that the function takes by itself (for example, the timeout of its client);
@@ -124,7 +124,8 @@ class _Place:
 
 
 def _shown(policy: Policy, policies: Sequence[Policy]) -> str:
-    """The name of a policy in the explanation: its own name; if several have that name, its noun; else its settings."""
+    """The name of a policy in the explanation: its own name; if several have that name, its kind (`Policy._noun`); if
+    several are of that kind, its settings."""
     if [each.name for each in policies].count(policy.name) == 1:
         return policy.name
     return policy._noun if [each._noun for each in policies].count(policy._noun) == 1 else str(policy)

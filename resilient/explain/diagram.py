@@ -37,7 +37,7 @@ def _escaped(label: str) -> str:
 
 
 def entered(before: Part | None, part: Part) -> range:
-    """The depths of the nested pipelines that begin at this part."""
+    """The depths of the nested pipelines that begin between the part `before` and this part."""
     common = 0
     if before is not None:
         while common < min(len(before.path), len(part.path)) - 1 and before.path[common] == part.path[common]:

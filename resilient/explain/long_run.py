@@ -54,7 +54,7 @@ class _Walk:
         tokens: that each budget may spend.
         saved: whether saved-up tokens are spent, in addition to those that calls earn.
         earned: tokens that these calls earn.
-        words: descriptions of the budgets.
+        words: descriptions of the budgets by their keys.
         requests: that the service receives.
     """
 
@@ -65,7 +65,8 @@ class _Walk:
     requests: float = 0.0
 
     def through(self, pipeline: Pipeline, calls: float, leaves: Leaves) -> float:
-        """Requests that leave a pipeline, for calls that enter it."""
+        """The requests that leave a pipeline when `calls` calls enter it. Notes in `earned` what the budgets of the
+        pipeline earn."""
         of_each = pipeline._context.call_options.has_dependencies
         for budget in own_budgets(pipeline.policies):
             key = id(budget), of_each

@@ -14,9 +14,9 @@ class LongRun:
     """What budgets allow over many calls.
 
     Attributes:
-        requests_per_call: at most.
+        requests_per_call: the most requests for each call, on average.
         burst: further requests at once, from saved-up tokens; 0 if no budget limits the requests.
-        budgets: descriptions of the budgets that limit them.
+        budgets: descriptions of the budgets that limit the requests.
     """
 
     requests_per_call: float
@@ -26,16 +26,16 @@ class LongRun:
 
 @dataclass(frozen=True)
 class Part:
-    """One policy in its place, and the worst case of it and everything inside it.
+    """One policy in its place, and the worst case of the policy and everything inside it.
 
     Attributes:
-        policy: its name.
-        kind: its class.
+        policy: the policy's name.
+        kind: the name of its class.
         text: its settings.
-        path: its place: the number in its pipeline, after the places of the pipelines around it, outermost first.
-        pipelines: the names of these pipelines; its own is the last.
+        path: its place: its number in its pipeline, after the places of the pipelines around that, outermost first.
+        pipelines: the names of these pipelines; that of the policy's own pipeline is the last.
         worst: at the first attempt; None if the policy is never reached.
-        idle: why it does nothing, or None.
+        idle: why the policy does nothing; None: it acts.
     """
 
     policy: str
@@ -82,12 +82,12 @@ class Idle:
 
 @dataclass(frozen=True)
 class Behind:
-    """The pipeline behind another one, which guards the function that calls it.
+    """The outer pipeline, if its function makes the call through the pipeline that is explained.
 
     Attributes:
-        name: of the other pipeline.
-        worst, long_run: of both together.
-        alone: requests of the other pipeline alone.
+        name: of the outer pipeline.
+        worst, long_run: of both pipelines together.
+        alone: requests of the outer pipeline alone.
         once: whether the inner pipeline leaves retries to the outer one.
     """
 

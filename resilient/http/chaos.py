@@ -268,8 +268,8 @@ class HttpChaos(Emitter, Generic[Inner]):
         self.experiment.renew()
 
     def listen(self, listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
-        """Send events of these kinds (default: all) to `listener`. Inside one of our transports, listen to its pipeline
-        instead. Returns a function that removes the listener."""
+        """Send events of these kinds (default: all) to `listener`. Returns a function that removes the listener. If
+        this transport is inside a resilient transport, listen to that transport's pipeline instead."""
         return self._channel.listen(listener, *kinds)
 
     def _attached(self) -> list[Channel]:

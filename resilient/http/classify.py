@@ -89,7 +89,8 @@ class HttpClassifier(Classifier):
         return failure_after(pushback.pause(dict(result.headers.items()), result.status_code, time.time()))
 
     def on_result(self, ask: Callable[[Any, Any], Verdict]) -> Callable[[Any, Any], Verdict]:
-        """A function that recognises good responses by their status, in one frame, and calls `ask` for the others."""
+        """A faster form of `result`: a function that recognises good responses by their status, and calls `ask` for the
+        others."""
         if getattr(self.result, "__func__", None) is not HttpClassifier.result:  # overridden by the user
             return ask
 

@@ -126,7 +126,8 @@ class _Pool:
 
 
 class _Connection:
-    """Mixed into the class of a connection. Once connected, it has its protocol as `_connection`."""
+    """Mixin for httpcore's connection class. `_connection` is the HTTP/1.1 or HTTP/2 object inside the connection, set
+    on connecting."""
 
     repaired: _Pool
     first_requests: set[int]

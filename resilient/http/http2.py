@@ -162,8 +162,8 @@ class Http2:
         return self._must_close
 
     def _reroute(self, error: BaseException) -> None:
-        """Send a request over another connection if it found this one closed, and has sent nothing. Raises
-        `ConnectionNotAvailable`, which makes httpcore do so."""
+        """Raise `ConnectionNotAvailable` if `error` says that the connection was found closed before anything was
+        sent: httpcore then uses another connection for the request."""
         if isinstance(error, self.core.LocalProtocolError) and "SEND_HEADERS in state" in str(error):
             raise self.core.ConnectionNotAvailable from error
 
@@ -207,7 +207,7 @@ class Http2:
             await WithoutTurns(self.protocol.aclose())
 
     def closed(self, stream_id: int) -> None:
-        """Replaces `_response_closed`, as `closed_async` does."""
+        """Replaces `_response_closed` of the blocking connection, as `closed_async` does that of the async one."""
         if self._reset_stream(stream_id):
             with suppress(Exception):  # the connection has recorded it
                 self.protocol._write_outgoing_data(_ShortTimeout)
@@ -254,7 +254,7 @@ class Http2:
             raise
 
     def read(self, request: Any) -> Any:
-        """Replaces `_read_incoming_data`, as `read_async` does."""
+        """Replaces `_read_incoming_data` of the blocking connection, as `read_async` does that of the async one."""
         try:
             return self._read(request)
         except self.core.ReadTimeout:

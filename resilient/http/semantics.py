@@ -33,7 +33,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
 
 def new_idempotency_key() -> str:
-    """Return a new, unique idempotency key."""
+    """Return a new, unique idempotency key: a random UUID."""
     return str(uuid.uuid4())
 
 

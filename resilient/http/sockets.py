@@ -25,7 +25,7 @@ more does wait for the event loop: anyio waits so, in a scope whose time is over
 
 
 class WithoutTurns:
-    """An awaitable that runs a coroutine without the turns of the event loop in which it waits for nothing."""
+    """An awaitable that runs a coroutine without giving a turn to the event loop where there is nothing to wait for."""
 
     __slots__ = ("_coroutine",)
 

@@ -52,7 +52,9 @@ A recorded trace as a scenario:
     recorded_errors   the errors of the trace, as exceptions
     trace_report      what a user must know of the recorded calls and their errors
 
-`resilient.lab.world` says how to run a world from Python. `explain` hands on the names of `resilient.explain`.
+A former path:
 
-    explain           what a pipeline does to a call at worst, without running it
+    explain           the former path of `resilient.explain`
+
+`resilient.lab.world` says how to run a world from Python.
 """

@@ -56,7 +56,7 @@ def _seconds(argument: str, value: object, *, zero: bool = False) -> float:
 
 
 class Distribution:
-    """A distribution of durations in seconds."""
+    """A distribution of durations in seconds, from which samplers draw."""
 
     kind = ""
 
@@ -208,7 +208,7 @@ class Pareto(Distribution):
 
 @dataclass(frozen=True, slots=True)
 class Empirical(Distribution):
-    """Measured values, all equally likely."""
+    """Measured durations in seconds, all equally likely."""
 
     kind = "empirical"
     values: tuple[float, ...]

@@ -79,7 +79,8 @@ class WorldLoop(VirtualLoop):
                 handle._run()
 
     def jump(self) -> None:
-        """Run events until one of them makes a task ready."""
+        """Run simulated events, moving the clock, until one of them wakes a task. Raises `Deadlock` without such an
+        event."""
         events, ready = self._events, self._ready
         while events:
             self._now, _, function, argument = heappop(events)

@@ -132,7 +132,7 @@ class FreshPolicies:
         self._made: dict[int, tuple[object, Any]] = {}  # with the original, so that its id stays in use
 
     def of(self, policy: Policy) -> Any:
-        """The fresh policy for this one."""
+        """The fresh policy or pipeline in place of `policy`: the same one each time."""
         with _substituting(self._dry_run):
             return self._once(policy, self._pipeline if isinstance(policy, Pipeline) else self._policy)
 

@@ -206,7 +206,7 @@ class WorldTransport:
             raise
 
     async def aclose(self) -> None:
-        """Do nothing: there are no connections."""
+        """Do nothing: a simulated transport has no connections to close."""
 
     async def __aenter__(self) -> WorldTransport:
         return self

@@ -38,7 +38,7 @@ class Callers(Protocol):
         """Make a call of a client, and wait for its end."""
 
     def expect(self) -> None:
-        """Announce one more source of calls."""
+        """Announce one more source of calls. The world runs until each has called `done`."""
 
     def done(self) -> None:
         """End one source of calls. The world ends when all sources and all calls have ended."""

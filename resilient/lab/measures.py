@@ -153,12 +153,13 @@ class Measures:
 
     @cached_property
     def recovered(self) -> list[Recovery]:
-        """The recovery of each run."""
+        """The recovery of each run from its faults."""
         return [recovery(run) for run in self.runs]
 
     @property
     def worst_recovery(self) -> Recovery:
-        """The recovery of the worst run."""
+        """The recovery of the worst run: one that never recovered, else one that cannot be measured, else the
+        longest."""
         order = ("measured", "not measurable", "never")
         return max(self.recovered, key=lambda each: (order.index(each.state), each.seconds or 0.0))
 
@@ -205,7 +206,8 @@ class Measures:
         return found if len(found) > 1 else {}
 
     def course(self, name: str) -> list[float | None]:
-        """Of the calls of one priority, the share that succeeded, by the step in which they began."""
+        """For each step of the timeline: the success share of the calls of one priority that began in it; None without
+        such calls."""
         rank, step, count = PRIORITIES.index(name), self.runs[0].step, self.steps
         made, good = [0] * count, [0] * count
         for run in self.runs:
@@ -243,7 +245,7 @@ class Measures:
 
     @property
     def steps(self) -> int:
-        """Number of steps of the timeline."""
+        """The number of steps of the timeline."""
         return math.ceil(self.scenario.duration / self.runs[0].step - 1e-9)
 
     @cached_property

@@ -55,7 +55,7 @@ class Objective:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def miss(self, measures: Measures) -> str:
-        """One line about a missed objective."""
+        """One line about a missed objective: the candidate, the value and the bound."""
         value = self.value(measures)
         if lacks := self.lacks(measures):
             shown = f"not measurable: {lacks}"

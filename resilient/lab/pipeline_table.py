@@ -157,7 +157,7 @@ def _policy(data: object, where: str, budget: Budget, allowed: Mapping[str, type
 
 
 def _quantile(data: object, where: str) -> quantile:
-    """An observed delay of a Hedge."""
+    """The delay of a Hedge from a table: an observed quantile of the latency."""
     table = Table(data, where)
     share = table.take("quantile")
     names = [name for name in inspect.signature(quantile).parameters if name != "share"]

@@ -33,7 +33,7 @@ class Recovery:
 
     @property
     def state(self) -> str:
-        """ "measured", "never" or "not measurable"."""
+        """The kind of this result: "measured", "never" or "not measurable"."""
         if self.unmeasurable:
             return "not measurable"
         return "never" if self.seconds is None else "measured"

@@ -52,7 +52,7 @@ class Owner(Protocol):
         """The error that a request is answered with, if any."""
 
     def lose(self, future: asyncio.Future[object]) -> None:
-        """Leave a request without an answer."""
+        """Leave the request behind `future` without an answer."""
 
 
 class Server:

@@ -173,7 +173,7 @@ class Service:
         return not targets or request.server.number in targets or request.key in targets
 
     def _happens(self, fault: faults.Fault, request: Request) -> bool:
-        """Whether a request is one of the share that a fault hits; if so, it is counted."""
+        """Whether a fault hits this request, by the share of requests that it hits. Counts the hit."""
         happens = self._hits(fault, request) and fault.strikes(self.luck)
         self.acted[id(fault)] += happens
         return happens

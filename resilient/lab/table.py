@@ -74,7 +74,7 @@ class Table:
         self.known: list[str] = []
 
     def path(self, key: str) -> str:
-        """The path of a key: `service.link.loss`."""
+        """The path of a key in the file, as `service.link.loss`, for messages."""
         return key_path(self.where, key)
 
     def take(self, key: str, default: Any = MISSING) -> Any:

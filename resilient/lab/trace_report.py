@@ -117,7 +117,7 @@ class Recorded:
 
 
 def _missing(named: Sequence[type[BaseException]], kinds: Sequence[type[Exception]]) -> list[str]:
-    """The names of those classes that only a service raises, and that match none of the `kinds`."""
+    """The names of the classes in `named` that only a service raises and that match none of the `kinds`."""
     of_services = [kind for kind in named if not (issubclass(TimedOut, kind) or issubclass(kind, OF_POLICIES))]
     missing = (kind for kind in of_services if not any(issubclass(each, kind) for each in kinds))
     return list(dict.fromkeys(map(qualified_name, missing)))

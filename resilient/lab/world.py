@@ -194,8 +194,8 @@ class _World:
                 self.over.set_result(None)
 
     def _failed(self, error: Exception, call: _Call) -> int:
-        """The number of the outcome of a failed call. An error that is no failure of the service or refusal of a policy
-        ends the run; an exception that a fault names is a failure of the service."""
+        """The number of the outcome of a failed call. An error that is neither a failure of the service nor a refusal
+        of a policy ends the run. An exception that a fault names is a failure of the service."""
         blamed: Exception | None = None
         if type(error) not in self.meant:
             blamed = error if isinstance(error, MemoryError) else self.calls.mistake(error, call)

@@ -34,13 +34,13 @@ class Window:
 
 @runtime_checkable
 class Limiter(Protocol):
-    """Finds the limit of one `AdaptiveLimit`."""
+    """The rule by which one `AdaptiveLimit` changes its limit after each window of calls."""
 
     window: float = 1.0
-    """Seconds that the next window lasts at least."""
+    """The least number of seconds that the next window lasts."""
     samples: int = 10
-    """Calls that end in a window at least. A window also lasts until twice as many calls have ended as were inside, so
-    that most of them arrived under the current limit."""
+    """The least number of calls that end in a window. A window also lasts until twice as many calls have ended as were
+    inside, so that most of them arrived under the current limit."""
     unloaded: float | None = None
     """Seconds that a call takes when no call waits at the dependency, for snapshots; None: not known."""
 

@@ -17,7 +17,7 @@ While a dependency is down, thousands of calls a second are refused, all for one
 has one line of a kind every few seconds, which says how many were left out since the line before. Changes of a circuit
 are logged one by one, because the last one must not be missing. But there may be many policies, one for each key
 (`Keyed`), and keys may come from outside: so a pipeline has no more than `LINES` lines of a kind in that time, changes
-included. At debug there is no limit, because that level is for every line.
+included. At level debug there is no limit, because that level is for every line.
 
 No argument and no result is ever logged. Of an error the type is logged, at debug too, and never the message, which may
 quote what was sent: h11's messages quote header values, httpx's have queries. (Events have the error.) For structured
@@ -103,7 +103,7 @@ class EventLog:
         self.logger.log(level, "%s%s", text_of(event), more, extra=_attributes(event, suppressed))
 
     def _suppressed(self, event: Event) -> int | None:
-        """Return how many events of this kind had no line since the last line; None: this one has no line, either."""
+        """None: do not log this event. Otherwise: how many events of this kind were left out since the last line."""
         kind = (event.pipeline, type(event).__name__)
         one_by_one = isinstance(event, events.CircuitChanged)
         with self._lock:

@@ -263,7 +263,7 @@ def _moment(each: Any) -> float:
 
 
 def _shift(items: list[Any], where: range, by: float) -> None:
-    """Make the items at these places later by `by` seconds, one at a time, so that memory never holds all of them
+    """Add `by` seconds to the times of the items at these places, one by one, so that memory never holds all of them
     twice."""
     for at in where:
         name = "at" if isinstance(items[at], WouldHave) else "begin"

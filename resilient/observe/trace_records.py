@@ -54,8 +54,13 @@ class TracedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class TracedKind:
-    """A class of errors: the names of its base classes. `local`: it cannot be found by its name, as a class inside a
-    function, or one whose `__module__` is that of another class."""
+    """A class of errors in a trace.
+
+    Attributes:
+        above: the names of its base classes.
+        local: whether the class cannot be imported by its name: it is defined in a function, or its `__module__` names
+            the module of another class.
+    """
 
     above: tuple[str, ...] = ()
     local: bool = False

@@ -1,4 +1,4 @@
-"""The policies of one pipeline, bound around what it guards: functions, blocks of code, and the inside of another one.
+"""The policies of one pipeline, bound around the code that it guards: functions, blocks, parts of other pipelines.
 
 Each kind is bound once, when it is first needed: coroutine functions, plain functions, blocks. All of them share the
 pipeline's count of calls, its budgets, and its events.
@@ -30,15 +30,15 @@ from resilient.runtime.threads import THREADS
 __all__ = ["Bindings"]
 
 Kind = Literal["async", "sync", "block"]
-"""What is guarded: a coroutine function, another function, a block."""
+"""The kind of guarded code: a coroutine function, another function, a block."""
 
 
 class Bindings:
     """Binds the policies of one pipeline.
 
     Args:
-        policies: the policies, outermost first.
-        every: the same, with those of nested pipelines in place of these.
+        policies: the policies, outermost first; a nested pipeline counts as one.
+        every: all policies; a nested pipeline is replaced by its own policies.
         budgets: the budgets that a success pays into.
         attempt: called with the call in place of the guarded function; None: the function is called.
     """
@@ -115,15 +115,15 @@ class Bindings:
     # -- inside another pipeline ----------------------------------------------------------------------------------
 
     def nest(self, inner: BoundLayer) -> BoundLayer:
-        """The layer of this pipeline around `inner`, which belongs to the pipeline around this one."""
+        """This pipeline as one layer of an outer pipeline. `inner` is the outer pipeline's next layer."""
         _, path = self._compose(inner, waits=True)
         return BoundLayer(unless_off(self._context, inner.run, path))
 
     # -- binding --------------------------------------------------------------------------------------------------
 
     def _composed_for(self, kind: Kind) -> tuple[Composed, Layer]:
-        """The policies bound around one kind of function, and the path of calls that have no gate layer outside it, or
-        whose gate layer does not handle them."""
+        """The policies bound around one kind of guarded code; and the full path, for calls that the outermost gate
+        layer does not handle, or that have no such layer (blocks)."""
         if kind not in self._composed:
             if kind == "block":
                 leaf = block_leaf(self._context)

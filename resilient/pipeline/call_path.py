@@ -1,7 +1,10 @@
 """The path of a call through a pipeline, written four times; each writing adds something to the one before.
 
+A call of a pipeline takes one of two paths: the short one (2), or the full one (3). Both lead through the gate layers
+between the policies (1). The fourth writing is the full path for calls to which the short one does not apply (4).
+
 A call goes inward through the policies, outermost first, to the guarded function, and its result or error goes outward
-again. There is more than one writing because each addition costs time that most calls need not spend:
+again. There is more than one writing because each addition costs time that most calls do not need:
 
 1. **Inside a policy that wraps** (`inside`). The gates admit the call, or it waits in a queue. The layer inside them
    runs. Then the gates learn how it ended and take their tickets back, innermost first. A failure goes to the policies

@@ -22,10 +22,10 @@ __all__ = ["check_policies", "compose"]
 def compose(policies: Sequence[Policy], context: PipelineContext, leaf: BoundLayer, *, waits: bool = False) -> Composed:
     """Bind `policies` around `leaf`, the layer that calls the guarded function.
 
-    From the inside out: a gate group, the policies outside it that act only after its failure, another policy, and
-    again.
+    Works from the inside out, and repeats three steps: (1) take the neighbouring gates; (2) take the policies around
+    them that act only after a failure; (3) bind one other policy.
 
-    `waits`: whether a policy inside `leaf` may have a queue, though `leaf.waits` does not say so.
+    `waits`: whether a policy inside `leaf` may have a queue even if `leaf.waits` is false.
     """
     waits = waits or leaf.waits
     inner, at = leaf, len(policies)
@@ -77,7 +77,8 @@ def _nearest_limit(policies: Sequence[Policy], begin: int, end: int) -> float | 
 
 
 def check_policies(policies: tuple[Policy, ...]) -> None:
-    """Raise `TypeError`, saying what to write instead, if one of them is no policy that can be composed."""
+    """Raise `TypeError` if one of `policies` is no policy that can be composed. The message says what to write
+    instead."""
     for policy in policies:
         if not isinstance(policy, Policy):
             raise TypeError(f"a pipeline is made of policies, got {policy!r}{_instead(policy)}")

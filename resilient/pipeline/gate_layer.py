@@ -9,10 +9,11 @@ generated gate layer, and a second Python frame inside the outermost one costs t
     guard_with   the gate layer that stands in place of a guarded function: `guarded(*args, **kwargs)`
     layer_of     a gate layer inside a policy that wraps: `layer(call)`
 
-Both have the same parts, outermost first: a `Recovery`, which handles a failure; the gates; the layer inside them. A
-gate layer with neither gates nor wraps makes no `Call` unless something fails. A layer that awaits nothing has a second
-form (`BoundLayer.plainly`), because a plain `def` needs no coroutine: a plain function of the call, which blocks its
-thread where it has to wait.
+Both have the same parts, outermost first: a `Recovery`, which handles a failure; the gates; the layer inside them. Each
+part but the last may be missing. So the outermost gate layer exists even in a pipeline without gates: it counts the
+call, and does what the pipeline itself has to do. With neither gates nor wraps it makes no `Call` unless something
+fails. A layer that awaits nothing has a second form (`BoundLayer.plainly`), because a plain `def` needs no coroutine: a
+plain function of the call, which blocks its thread where it has to wait.
 
 Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this (a test compares it):
 

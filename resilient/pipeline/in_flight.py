@@ -1,8 +1,8 @@
 """The calls in flight inside a pipeline: how many there are, so that it can be closed, and which path they take.
 
 A call takes one of two paths (`resilient.pipeline.call_path`). The outermost gate layer handles the common case by
-itself. Every other call takes the full path, which does all that a call can need. An `InFlight` says by a few flags,
-which change rarely, which of the two calls take now.
+itself. Every other call takes the full path, which does all that a call can need. A few flags of `InFlight`, which
+change rarely, say which path calls take now.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class InFlight:
 
     @property
     def inside(self) -> int:
-        """The number of calls in flight."""
+        """The number of calls in flight inside the pipeline."""
         return self.count.inside
 
     def _choose_path(self) -> None:
@@ -112,7 +112,8 @@ class InFlight:
         return call
 
     def exited(self) -> None:
-        """Forget the `Call` of the calling frame, whose call has ended, and wake those who wait in `close`."""
+        """Forget the `Call` of the calling frame, whose call has ended. If no call is in flight any more, wake the
+        callers that wait in `close`."""
         if self._asked:
             with self._lock:
                 self._asked.pop(sys._getframe(1), None)
@@ -120,7 +121,7 @@ class InFlight:
         self.wake()
 
     def wake(self) -> None:
-        """Wake those who wait in `close`, if no call is in flight any more."""
+        """Wake the callers that wait in `close`, if no call is in flight any more."""
         if self.inside <= 0:
             with self._lock:
                 waiting = tuple(self._waiting)

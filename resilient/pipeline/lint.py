@@ -59,7 +59,8 @@ def report(findings: Sequence[Finding], where: str, *, strict: bool) -> None:
 
 
 def _level_of_the_user() -> int:
-    """The `stacklevel`, for the caller of this function, of the innermost frame outside this library."""
+    """The `stacklevel` with which a warning by this function's caller points at the user's line: the innermost frame
+    outside this library."""
     frame, level = sys._getframe(1), 1
     while frame.f_globals.get("__name__", "").partition(".")[0] == "resilient" and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
@@ -71,7 +72,8 @@ def _repeats_calls(policy: Policy) -> bool:
 
 
 def _order(first: Policy, then: Policy) -> str:
-    """The right order of two policies: their classes; if these are the same, what their kind of policy is called."""
+    """The right order of two policies, as a text: the names of their classes, or, if the classes are the same, of
+    their kinds (`Policy._noun`)."""
     if type(first) is type(then):
         return f"{first._noun} first, then {then._noun}"
     return f"{type(first).__name__} first, then {type(then).__name__}"

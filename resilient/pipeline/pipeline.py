@@ -384,7 +384,7 @@ def own_budgets(policies: Sequence[Policy]) -> list[Budget]:
 
 
 def flat(policies: Iterable[Policy]) -> list[Policy]:
-    """The policies, with those of nested pipelines in place of these."""
+    """All policies, in order; a nested pipeline is replaced by its own policies."""
     found: list[Policy] = []
     for policy in policies:
         found += flat(policy.policies) if isinstance(policy, Pipeline) else [policy]

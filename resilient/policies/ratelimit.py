@@ -165,7 +165,8 @@ class RateLimit(Gate, example="10"):
                 self._call_first()
 
     def _withdraw(self, ticket: object) -> Callable[[], None]:
-        """The token stays taken until the call comes again: otherwise calls that never do so would cost none."""
+        """Keep the token taken: otherwise a call that is never made again would cost no token. Returns the function
+        that gives the token back if the call is made again."""
         return partial(self.undo, ticket)
 
     # -- the queue ----------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class Timeout(Wrap, example="2"):
         )
 
     def run(self, call: Call, inner: Layer, context: PipelineContext) -> Coroutine[Any, Any, Any]:
-        raise NotImplementedError  # `bind` returns the runtime's own coroutine: one frame less
+        raise NotImplementedError  # `_bind` returns the runtime's own coroutine: one frame less
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         is_leaf = inner.is_leaf
@@ -194,8 +194,8 @@ class Timeout(Wrap, example="2"):
 
 
 def _is_ours(error: BaseException | None, runtime: Runtime, at: float) -> bool:
-    """Whether work in a thread ended because the limit `at` had passed: in its own wait, or in that of a guarded call
-    inside it, for which this is an inherited deadline."""
+    """Whether work in a thread was ended by the limit `at`: in its own wait, or in the wait of a nested guarded call,
+    which inherited the limit."""
     if isinstance(error, TimedOut):
         return error.policy == Deadline.name and runtime.now() >= at
     return issubclass(type(error), runtime.cancelled)

@@ -28,7 +28,8 @@ class _Seen:
 
     Attributes:
         any: whether a deadline was ever set.
-        limits: whether a Timeout guards a function or block; then transports inside look for its limit, too.
+        limits: whether a Timeout guards a function or block: then a Retry (before a pause) and transports look for its
+            limit on the stack, too.
     """
 
     __slots__ = ("any", "limits")

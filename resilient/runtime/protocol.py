@@ -14,7 +14,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 """Makes a coroutine that `Runtime.spawn` runs. The coroutine raises nothing."""
 
 Woken = Literal["runs", "may run", "stands still", "gone"]
-"""Where the call that `Parking.wake` ends can continue:
+"""Where the woken call can continue:
 
 "runs": in a thread, or on the event loop of the waker: it continues at once.
 "may run": on another event loop that runs: it continues unless something blocks that loop.
@@ -112,8 +112,8 @@ class Runtime(Protocol):
         ...
 
     def cancel(self, spawned: Any, never_ran: Callable[[], None]) -> None:
-        """Cancel the work that `spawn` returned. If it has not begun, it never begins, and `never_ran` is called. A
-        thread cannot be cancelled: there this does nothing."""
+        """Cancel the work that `spawn` returned. If it has not begun, it never begins, and `never_ran` is called.
+        In threads this does nothing: a thread cannot be cancelled."""
 
     def caller(self) -> Any:
         """Return the running task, or, in threads, the number of the thread."""

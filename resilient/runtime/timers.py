@@ -208,6 +208,6 @@ class Deadlines(Timers):
         return heap[0][2] if heap else None
 
     def _waits(self, place: tuple[float, int, Timer]) -> bool:
-        """Whether an item of the heap is current: its entry has not left, nor joined again with another time."""
+        """Whether a heap item is still valid: its entry has neither ended nor been pushed again with a new time."""
         at, _, timer = place
         return timer.at == at and self.entries.get(timer) is True

@@ -349,8 +349,8 @@ class ServerMiddleware:
 
 
 class Shared:
-    """A factory of middleware: called with an application, it wraps it in a copy of one `ServerMiddleware`, which
-    shares its pipeline.
+    """A factory of middleware. Call it with an application: it returns a copy of one `ServerMiddleware` around that
+    application. All copies share one pipeline.
 
     Attributes:
         pipeline: the shared pipeline.
@@ -367,7 +367,8 @@ class Shared:
 
 
 async def _handle(scope: Any) -> None:
-    """Gives the calls of the pipeline their name. It is never called: the pipeline awaits `HELD` instead."""
+    """Stands in for the guarded function: only its name is used, in events. It is never called: the pipeline awaits
+    `HELD` instead."""
 
 
 _handle.__qualname__ = "ServerMiddleware"

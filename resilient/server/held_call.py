@@ -48,7 +48,8 @@ AWAITS_BODY: Final = _Held()
 
 @types.coroutine
 def pass_queue(run: PipelineRun, waits_for: Any) -> Generator[Any, Any, None]:
-    """Run a pipeline through the queue of its limit until it awaits `HELD`.
+    """Run a pipeline through the queue of its limit until it awaits `HELD`. Used to wait for a permit before the
+    application is called, and again after an upload.
 
     Args:
         run: the pipeline's coroutine, started.

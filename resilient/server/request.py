@@ -201,8 +201,9 @@ class Request(Deadline):
         return False
 
     def strikes(self) -> bool:
-        """Called by the timer. Returns whether to cancel the task: not if the response has begun, nor if the body came
-        in time, because that has moved the deadline."""
+        """Whether to cancel the task now. Called by the timer of the deadline (see `Limit` in
+        `resilient.runtime.protocol`). False if the response has begun, or if the body came in time, because that has
+        moved the deadline."""
         if self.response_begun or not (self.awaits_body or self.has_passed()):
             return False
         self.is_over = True

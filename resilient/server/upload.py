@@ -7,7 +7,7 @@ work nor as evidence. Otherwise twenty connections that send one byte a second w
   length (most requests are then complete), else the first part (the client may wait for an answer to it). If the client
   asks whether to send at all (`Expect: 100-continue`), nothing is read ahead, and the application decides.
 - *While the application waits for more*, the request has no permit. It asks for one again when the body is complete,
-  not with each part: a long upload to a busy server would be refused at one of its parts for certain. If the limit
+  not with each part: a long upload to a busy server would almost certainly be refused at some part. If the limit
   refuses it then, or its deadline passes, the application receives `http.disconnect`, as if its client had left.
 - *Parts that have arrived* are passed on as they are; the permit is kept.
 """

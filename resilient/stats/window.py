@@ -56,7 +56,7 @@ class CountWindow:
         self.clear()
 
     def renew(self) -> None:
-        """Do nothing: it has no lock."""
+        """Do nothing in a forked child: this window has no lock to renew."""
 
     def clear(self) -> None:
         ring = None if self._ring is None else bytearray(self.size)

@@ -11,8 +11,9 @@ Pure decisions: no I/O, no clock, no callbacks under its lock. `CircuitBreaker` 
     isolated   close()                                    closed     nothing else ends it
     any other  open() · half_open() · close()             as named
 
-Each change of state begins a new *generation*, and each admission carries the generation it belongs to. A result of an
-earlier generation is dropped, so late results can neither trip nor close the circuit (Polly #216-#218).
+Each change of state begins a new *generation*. The ticket of a closed circuit is its generation: a result of an earlier
+generation is dropped. The ticket of a half-open circuit is a `Probe`: it counts only while it is in the table of
+probes, which each change of state empties. So late results can neither trip nor close the circuit (Polly #216-#218).
 
 A probe holds its place under a *lease*: when it has not ended within `lease` seconds, its place goes to another call,
 and its own late result is dropped (Polly #1979, resilience4j #544).
@@ -62,12 +63,11 @@ class Change:
 
 
 class Probe:
-    """The ticket of a call that tests a half-open circuit."""
+    """The ticket of a call that tests a half-open circuit. It counts until the time `expires`, when its lease ends."""
 
-    __slots__ = ("expires", "generation")
+    __slots__ = ("expires",)
 
-    def __init__(self, generation: int, expires: float) -> None:
-        self.generation = generation
+    def __init__(self, expires: float) -> None:
         self.expires = expires
 
 
@@ -164,7 +164,7 @@ class Circuit:
             self._expire(now)
             if len(self._probes) >= self.probes:
                 return None, change
-            probe = Probe(self.generation, now + self.lease)
+            probe = Probe(now + self.lease)
             self._probes[probe] = None
             return probe, change
 
@@ -236,8 +236,8 @@ class Circuit:
             return None
 
     def wanted(self, now: float) -> bool:
-        """Whether its state must be kept. A circuit that is not closed must be kept until no call has come for
-        `max_break` seconds after its break; an isolated one, for ever."""
+        """Whether the circuit's state must be kept: of a circuit that is not closed, until no call has come for
+        `max_break` seconds after its break; of an isolated one, for ever."""
         with self._lock:
             if self.state in (CLOSED, ISOLATED):
                 return self.state is ISOLATED
@@ -246,12 +246,12 @@ class Circuit:
 
     @property
     def successes(self) -> int:
-        """Probes that have succeeded since it became half-open."""
+        """The number of probes that have succeeded since the circuit became half-open."""
         return self._successes
 
     @property
     def probes_out(self) -> int:
-        """The number of probes in flight."""
+        """The number of probes of a half-open circuit in flight."""
         return len(self._probes)
 
     # -- transitions, all under the lock ------------------------------------------------------------------------

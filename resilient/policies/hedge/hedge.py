@@ -174,7 +174,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
 
     @property
     def _observes_all_alike(self) -> bool:
-        """Whether latencies are observed without keys."""
+        """Whether the latencies of all calls are observed together, without keys."""
         return self._alike is not None
 
     def _latencies_of(self, call: Call) -> Observed | None:

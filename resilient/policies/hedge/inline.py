@@ -58,7 +58,7 @@ class InlineCopy:
             del error  # its traceback leads to this frame
 
     def forget(self) -> None:
-        """Drop the references to its outcome."""
+        """Drop the references to the outcome of this copy."""
         self.result = self.error = self.call.verdict = None
 
 

@@ -115,14 +115,14 @@ class Copy(Protocol):
 
     @property
     def call(self) -> Call:
-        """The call that it worked on."""
+        """The `Call` that this copy works on."""
         ...
 
     def take(self) -> Any:
-        """Return its result, or raise its error, as the outcome of the hedged call."""
+        """Return the result of this copy, or raise its error, as the outcome of the hedged call."""
 
     def forget(self) -> None:
-        """Drop the references to its outcome."""
+        """Drop the references to the outcome of this copy."""
 
 
 class Race(LatencySample):

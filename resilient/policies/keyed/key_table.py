@@ -54,7 +54,7 @@ class Entry:
     Attributes:
         key: the key.
         gate: the gate of this key.
-        decides: the gate that decides: in shadow mode the gate's `shadow_queue`, if it has one.
+        decides: the gate that decides: in shadow mode the gate's `_shadow_queue`, if it has one.
         inside: calls that were admitted or wait, and have not ended.
         used: the time of the latest use at which the clock was read.
         span: the span between two new keys in which the latest use fell, or None if the clock was read at that use.
@@ -72,7 +72,8 @@ class Entry:
         self.span: _Span | None = None
 
     def idle(self, now: float) -> float:
-        """Seconds since its last use; too few, if anything, where the clock was not read at that use."""
+        """Seconds since the last use of the key. The value may be too small where the clock was not read at that
+        use."""
         return now - (self.used if self.span is None else self.span.end)
 
 

@@ -303,8 +303,8 @@ class RetryState:
     def _why_no_further_attempt(
         self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None
     ) -> str:
-        """The reason to give up before this wait, although attempts are left; "" if there is none. Then the budget has
-        paid for the next attempt."""
+        """The reason to give up before this wait, although attempts are left; "" if there is none. If the function
+        returns "", a token of the budget (if there is one) has been spent."""
         settings, context = self.settings, self.context
         options = context.call_options
         if verdict.retry_after is not None and verdict.retry_after > settings.max_retry_after:
@@ -348,7 +348,7 @@ class RetryState:
     def _close_results(self, call: Call, newest: Any, kept: Any, ended: BaseException) -> None:
         """Close the newest result and the one that was kept before it, in the background. The result that a
         `CallbackError` is about stays: it is closed where that error is raised to the caller
-        (`in_flight.raise_callback_error`)."""
+        (`resilient.pipeline.call_path.raise_callback_error`)."""
         about = ended.about if type(ended) is CallbackError else None
         for result in (newest,) if kept is newest else (newest, kept):
             if result is not about:
@@ -374,7 +374,7 @@ async def _answer(strategy: Strategy | None, state: State | None) -> Any:
 def _left(call: Call, wait: float) -> float:
     """Seconds until the deadline of the call.
 
-    An inherited deadline counts if the call would sleep, or is a plain `def`, which nothing else ends.
+    An inherited deadline counts, too, if the call would sleep, or if it is a `def`: no event loop can cancel it.
     """
     left = math.inf if call.deadline is None else call.deadline - call.begin().now()
     if seen.limits and (wait > 0 or call.runtime is THREADS) and (around := remaining()) is not None:

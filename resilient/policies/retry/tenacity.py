@@ -112,7 +112,7 @@ _PARTS = ("retries", "stops", "wait_funcs", "strategies", "predicate")
 
 
 def awaits(strategy: Strategy) -> bool:
-    """Whether a strategy or hook, or one that it calls, is a coroutine function."""
+    """Whether a strategy or hook, or one that is combined into it, is a coroutine function."""
     if _validation.is_async(strategy):
         return True
     found = (getattr(strategy, name, ()) for name in _PARTS if type(strategy).__module__.startswith("tenacity"))
