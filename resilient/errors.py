@@ -1,4 +1,4 @@
-"""What a guarded call can raise besides the exceptions of the function itself.
+"""The errors that a guarded call can raise, in addition to the exceptions of the function itself.
 
     ResilientError
     ├── Rejected            a policy refused the call: nothing was sent

@@ -150,7 +150,8 @@ class Experiment:
         return f"{100 * (self.halt_rate or 0):.3g}% of {self.halt_calls}"
 
     def snapshot(self) -> dict[str, Any]:
-        """Whether it can be on, why it stopped, the faults injected by kind, and how many of the last calls failed."""
+        """Plain data: whether the experiment can be on, why it stopped, the faults injected by kind, and how many of
+        the last calls failed."""
         return {
             "enabled": self.possible,
             "halted": self.halted,

@@ -217,8 +217,8 @@ class Chaos(
         return "a block has no result that could be injected; guard a function" if block and self._answers else None
 
     def snapshot(self) -> dict[str, Any]:
-        """Whether it is `enabled` (or can be), why it `halted`, how many faults of each kind it has `injected`, and how
-        many of the last `calls` have `failed`."""
+        """Plain data: whether the policy is `enabled` (or can be), why it `halted`, how many faults of each kind it has
+        `injected`, and how many of the last `calls` have `failed`."""
         return self.experiment.snapshot()
 
     def describe(self) -> str:

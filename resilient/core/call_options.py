@@ -1,8 +1,8 @@
-"""What a call itself asks for, or shows, that its policies respect: its dependency, its number of attempts, and whether
-its caller repeats it.
+"""Options of a call itself, which its policies respect: its dependency, its number of attempts, and whether its caller
+repeats it.
 
-The call of a plain function says nothing (`CallOptions`, and `NO_OPTIONS`, which every pipeline has by default). A
-request does: by its URL, its headers and its extensions (`resilient.http.options.RequestOptions`). A `PipelineContext`
+The call of a plain function has none (`CallOptions`, and `NO_OPTIONS`, which every pipeline has by default). A request
+has some: by its URL, its headers and its extensions (`resilient.http.options.RequestOptions`). A `PipelineContext`
 holds the options. Transports set them when they derive their pipeline from the user's.
 """
 

@@ -143,15 +143,15 @@ def is_refusal(error: BaseException) -> bool:
 
 
 class _ErrorType:
-    """What the type of an error tells about it.
+    """The facts about an error that follow from its type.
 
     Attributes:
         group: whether it is a group of errors.
         refused: whether it is a refusal on this side.
         timed_out: whether it is a `TimedOut`.
         programming: whether it is one of the `PROGRAMMING_ERRORS`.
-        builtin: whether it is Python's own, which has no attributes to read.
-        reader: reads what its attributes say; None: nothing special is known of the type.
+        builtin: whether the type is one of Python's own, which have no attributes to read.
+        reader: reads the attributes of the error; None: nothing special is known about the type.
         plain: whether there is nothing to read in an error that `has_only_message`.
     """
 
@@ -182,11 +182,11 @@ _ANSWERS = frozenset(("retry_after", "__getattr__", "__getattribute__"))
 _known_types: dict[type[BaseException], _ErrorType] = {}
 _usual: dict[type[BaseException], Verdict] = {}
 _MOST_TYPES = 1000
-"""Types that are remembered; with more, all are forgotten."""
+"""The most types that are remembered. When there are more, all are removed."""
 
 
 def _known(error: BaseException) -> _ErrorType:
-    """What the type of an error tells about it, found once for each type."""
+    """The facts about an error that follow from its type, found once for each type."""
     kind = type(error)
     try:
         return _known_types[kind]

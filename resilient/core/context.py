@@ -1,4 +1,4 @@
-"""What the policies of a pipeline share: its name, its classifier, its listeners and its mode.
+"""The context that the policies of a pipeline share: its name, its classifier, its listeners and its mode.
 
 The classifier is called once for each outcome, however many policies need the verdict: the call keeps the answer. The
 mode of a pipeline is its own, or else the global one (`switch_all`).
@@ -26,7 +26,7 @@ Mode = Literal["on", "off", "once", "instant"]
 
 
 class PipelineContext:
-    """What the policies of one pipeline share.
+    """The context that the policies of one pipeline share.
 
     Args:
         derived_from: the context of the pipeline that this one is derived from. The two have the same channel, and are
@@ -36,12 +36,12 @@ class PipelineContext:
         name: the pipeline's name, or "".
         classifier: says what an outcome means.
         lifecycle: says when the end of a result is known, and what a replaced result costs.
-        call_options: what calls themselves ask for: their dependency, their number of attempts.
+        call_options: reads the options of calls themselves: their dependency, their number of attempts.
         channel: where events go.
         repeats: whether a policy of the pipeline may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
         parts: the objects with state in this pipeline: its policies, and its calls in flight.
-        renewals: functions that renew them in a forked child.
+        renewals: functions that renew these parts in a forked child.
         on_result(call, result): the verdict on a result, as `on_error` gives the verdict on an error. The classifier
             chooses this function once (`Classifier.on_result`).
     """
@@ -188,7 +188,7 @@ _mode_of_all: Mode | None = None
 
 
 def switch_all(mode: Mode | None) -> Mode | None:
-    """Set the mode of all pipelines that have none of their own. Returns the global mode before."""
+    """Set the mode of all pipelines that have no mode of their own. Returns the global mode before."""
     global _mode_of_all
     _check_mode(mode)
     with _lock:

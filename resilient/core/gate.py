@@ -71,7 +71,7 @@ class Gate(Policy):
     def __init__(self, name: str | None = None, *, shadow: bool = False) -> None:
         super().__init__(name)
         self.shadow = _validation.flag("shadow", shadow)
-        """Whether it only decides and counts (see `resilient.core.shadow`)."""
+        """Whether the gate only decides and counts (see `resilient.core.shadow`)."""
         if shadow:
             self.facts = replace(self.facts, inactive=IN_SHADOW)
         self._made_for: object = None
@@ -106,7 +106,7 @@ class Gate(Policy):
         a queue."""
         self.release(ticket)
 
-    # -- what a pipeline asks, besides ----------------------------------------------------------------------------
+    # -- called by a pipeline, in special cases ---------------------------------------------------------------------
 
     def _cut(self, ticket: Ticket, elapsed: float, now: float, limit: float | None) -> None:
         """Take back the ticket of a call that was cut short at the age of `elapsed`. The call is a failure if it had

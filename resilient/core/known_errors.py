@@ -1,4 +1,4 @@
-"""What the errors of well-known clients mean: which of them are answers, and which are failures worth repeating.
+"""The meaning of the errors of well-known clients: which of them are answers, and which are failures worth repeating.
 
 requests, aiohttp, botocore, grpc and the drivers of databases raise errors for an outage, but also for answers such as
 a 404 or a unique violation. The answers are for the caller: they are not repeated, and are no evidence against the

@@ -19,7 +19,7 @@ __all__ = ["PLAIN_RESULTS", "EndObserver", "ResultLifecycle"]
 
 
 class EndObserver(Protocol):
-    """What acts on the end of a result that was open when it was returned. One of the methods is called, once."""
+    """An observer of the end of a result that was open when it was returned. One of its methods is called, once."""
 
     def learn(self, error: Exception | None) -> None:
         """The result ended with this error, which is a failure of the dependency; None: it ended well."""
@@ -39,7 +39,7 @@ class ResultLifecycle:
         may_ask_to_wait: whether results can ask for a pause before the next attempt, as errors can.
         aside_seconds: the most seconds that `set_aside` takes.
         closing_seconds: the most seconds that a caller waits for a replaced result to be closed.
-        assumes: what explanations of pipelines take for granted of these results, in sentences.
+        assumes: sentences about what explanations of pipelines assume about these results.
 
     The last four are read by explanations of the worst case only, never on the path of a call.
     """
@@ -64,4 +64,4 @@ class ResultLifecycle:
 
 
 PLAIN_RESULTS = ResultLifecycle()
-"""The lifecycle of results in pipelines that were given no other."""
+"""The default lifecycle: results are complete when they are returned."""

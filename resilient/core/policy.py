@@ -55,7 +55,7 @@ and the value, and returns the value to use."""
 
 
 class Policy:
-    """What gates and wraps have in common. Every policy is also a decorator by itself.
+    """The base of gates and wraps. Every policy is also a decorator by itself.
 
     The names that a user calls, and those that an author of a policy overrides, are public. Methods with a leading
     underscore are the contract between the policies of this library and their pipeline; each has a default here.
@@ -76,7 +76,7 @@ class Policy:
     """
 
     facts: Facts = Facts()
-    """What it states about itself, for the pipeline, `lint` and `explain`."""
+    """The facts that the policy states about itself, for the pipeline, `lint` and `explain`."""
 
     name: str
 
@@ -196,11 +196,12 @@ class Policy:
         """Called when the policy becomes part of a pipeline. Its events go to `channel`."""
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
-        """The layer that applies this policy around `inner`. Not asked of a gate."""
+        """The layer that applies this policy around `inner`. Not called for a gate."""
         raise NotImplementedError
 
     def _failure_only(self, context: PipelineContext) -> bool:
-        """Whether it does nothing on success and acts by `_recovery`: no code of it runs unless the call raises."""
+        """Whether the policy does nothing on success, and acts by `_recovery`: none of its code runs unless the call
+        raises."""
         return False
 
     def _recovery(self, inner: BoundLayer, context: PipelineContext) -> Recovery:
@@ -255,7 +256,7 @@ class Policy:
         )
 
     def meets(self, end: Ending) -> Reaction | None:
-        """What it does when something inside it ends like this; None if it lets that pass."""
+        """The reaction of the policy to an outcome of something inside it; None if the policy passes the outcome on."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a result is, found from its type: whether it can be awaited, is a response or stream, and how it is closed.
+"""Facts about a result, found from its type: whether it can be awaited, is a response or stream, and how it is closed.
 
 A result may be any object. Some objects have every attribute (`addict.Dict`, a proxy of xmlrpc), some do work when an
 attribute is read (a lazy object, werkzeug's `LocalProxy`). So no attribute of a result is read here: only its type is

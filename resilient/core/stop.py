@@ -177,7 +177,7 @@ class Before(_Limit):
 
 @dataclass(frozen=True, slots=True)
 class _Several:
-    """What combinations of several conditions have in common."""
+    """The base of combinations of several stop conditions."""
 
     parts: tuple[Stop, ...]
 

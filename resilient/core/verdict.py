@@ -29,7 +29,7 @@ Kind = Literal["success", "failure", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one outcome means.
+    """The meaning of one outcome.
 
     Attributes:
         kind: the evidence about the dependency: "success", "failure", or "nothing".
@@ -39,8 +39,8 @@ class Verdict:
         final: whether repeating is unsafe or pointless. No policy repeats the call then, not even `Retry(on=...)`.
         refused: whether the call was refused on this side, by a policy or another library: nothing was sent. A Retry
             does not repeat it and keeps the failure that came before, a Hedge goes on elsewhere, a Fallback answers.
-        worth_repeating: whether another attempt may end better than this one. (Policies also look at `final`.) Set by
-            the fields above, as is the next.
+        worth_repeating: whether another attempt may end better than this one. (Policies also look at `final`.) Derived
+            from the fields above, as is the next.
         unanswered: whether the caller of an attempt that raised has no answer of the dependency: it failed, was
             refused, or may end better later. An error that is none of these (a "not found") is an answer.
     """

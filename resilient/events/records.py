@@ -1,4 +1,4 @@
-"""What can happen to calls: a frozen record for each kind of event.
+"""The events that happen to calls: a frozen record for each kind of event.
 
 The records have no slots, so that code that makes one for each call can fill its dictionary at once
 (`resilient.core.emit`). The `__init__` of a frozen dataclass calls `object.__setattr__` for each field, which takes

@@ -44,7 +44,7 @@ def named(target: str, *, decorators: bool = True) -> Subject:
 
 
 Wanted = tuple[str, Callable[[str, Any], bool]]
-"""What is looked for: its name in messages, and a test of the name and the value of an attribute."""
+"""The kind of object to look for: its name in messages, and a test of the name and the value of an attribute."""
 PIPELINES: Wanted = ("pipelines", lambda name, value: seen(name, value) is not None)
 
 

@@ -11,7 +11,7 @@ __all__ = ["Behind", "Idle", "LongRun", "Part", "Route", "Step"]
 
 @dataclass(frozen=True)
 class LongRun:
-    """What budgets allow over many calls.
+    """The requests that budgets allow over many calls.
 
     Attributes:
         requests_per_call: the most requests for each call, on average.
@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """What one policy does with an outcome that reaches it."""
+    """One step of an outcome on its way to the caller: a policy that it reaches, and what that policy does with it."""
 
     policy: str
     does: str

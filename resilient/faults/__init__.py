@@ -1,4 +1,4 @@
-"""What can go wrong with a dependency: one vocabulary for the demo, for simulated worlds, and for chaos in real calls.
+"""Faults of a dependency: one vocabulary for the demo, for simulated worlds, and for chaos in real calls.
 
 fault         the base of all kinds: share, time, targets, and what a fault does to a request
 kinds         the kinds of faults, one class each

@@ -17,7 +17,7 @@ LOST = 900.0
 peer does not acknowledge any more (`tcp_retries2`)."""
 
 FaultEnding = Literal["error", "result", "refused", "reset", "unreachable", "silent"]
-"""What a request gets instead of an answer: an error; a result; a connection that is refused or reset; or nothing, from
+"""The end of a request that gets no answer: an error; a result; a connection that is refused or reset; or nothing, from
 a host that cannot be reached ("unreachable") or one that had accepted the request ("silent")."""
 
 

@@ -60,16 +60,17 @@ class Fault:
         return math.inf if self.end is None else self.end
 
     def is_on(self, at: float) -> bool:
-        """Whether it happens `at` seconds after the start of the run. At its end it is over."""
+        """Whether the fault happens `at` seconds after the start of the run. At `until` it is over."""
         return self.start <= at < self.until
 
     def hits(self, target: Target) -> bool:
-        """Whether it hits this server or key."""
+        """Whether the fault hits this server or key."""
         return not self.targets or target in self.targeted
 
     @property
     def ending(self) -> FaultEnding | None:
-        """What a request gets instead of an answer; None: it gets an answer, perhaps a late or a broken one."""
+        """The end of a request that the fault hits; None: the request gets an answer, perhaps a late or a broken
+        one."""
         return self._ends
 
     @property
@@ -79,16 +80,16 @@ class Fault:
         return factor
 
     def strikes(self, draw: random.Random) -> bool:
-        """Draw whether a request that it hits is one of its share."""
+        """Draw whether a request to a target of the fault is one of the share that it affects."""
         share: float = getattr(self, "share", 1.0)
         return share >= 1 or draw.random() < share
 
     def delay(self, at: float, draw: random.Random) -> float:
-        """The seconds by which it delays a request that arrives `at` seconds after the start of the run."""
+        """The seconds by which the fault delays a request that arrives `at` seconds after the start of the run."""
         return LOST if self.ending in ("unreachable", "silent") else 0.0
 
     def failure(self, names: Exceptions = PYTHON) -> Exception:
-        """A new exception for a request that it ends, of the type that `names` has for the ending."""
+        """A new exception for a request that the fault ends, of the type that `names` has for the ending."""
         assert self.ending not in (None, "result")
         made: Exception = getattr(names, self.ending)(self.words)
         return made
@@ -99,11 +100,11 @@ class Fault:
         return f"injected by chaos: {self.describe()}"
 
     def describe(self) -> str:
-        """What happens, and to which targets, in a few words."""
+        """The effect of the fault and its targets, in a few words."""
         return self._what() + where(self.targeted)
 
     def when(self) -> str:
-        """When it happens, in a few words."""
+        """The time of the fault, in a few words."""
         if self.end is not None:
             return f"{self.start:g}-{self.end:g} s"
         return f"from {self.start:g} s on" if self.start else "throughout"

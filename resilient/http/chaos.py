@@ -239,7 +239,7 @@ class HttpChaos(Emitter, Generic[Inner]):
         return error
 
     def _hits(self, request: Any) -> Callable[[Fault], bool]:
-        """Return a function that tells whether a fault has a request as its target."""
+        """Return a function: whether a request is a target of a fault."""
         if self._by is not None:
             key: Any = self._by(request)
             return lambda fault: fault.hits(key)

@@ -129,7 +129,7 @@ class TransportClassifier(Classifier):
             self.result = given.result  # type: ignore[method-assign]  # a frame less
 
     def for_unsafe_requests(self, is_proof: Callable[[Exception], bool]) -> TransportClassifier:
-        """The same classifier, for requests that are not safe to repeat."""
+        """A copy of this classifier for requests that are not safe to repeat."""
         return TransportClassifier(self.given, is_proof)
 
     @property
@@ -143,8 +143,8 @@ class TransportClassifier(Classifier):
         return verdict if self._is_proof is None or self._is_proof(bare(error)) else _unrepeatable(verdict)
 
     def result(self, result: Any) -> Verdict:
-        """The verdict on a response to a request that is not safe to repeat. That on a good one is final, too, because
-        a Retry may be told to repeat good results."""
+        """The verdict on a response to a request that is not safe to repeat. The verdict on a good response is final,
+        too, because a Retry can be set to repeat good results."""
         verdict = self.given.result(result)
         return _GOOD if verdict.kind == "success" else _unrepeatable(verdict)
 
@@ -166,7 +166,7 @@ class TransportClassifier(Classifier):
 
 
 def _unrepeatable(verdict: Verdict) -> Verdict:
-    """The same verdict, for a request that must not be sent again."""
+    """`verdict` for a request that must not be sent again: not retryable, and final."""
     return replace(verdict, retryable=False, final=True)
 
 

@@ -24,8 +24,9 @@ KEPT_BYTES = 65536
 """The most bytes of a body that are read when its response is set aside."""
 
 KEPT_BYTES_HTTP2 = 1 << 20
-"""The same for HTTP/2. There, a body that is not read to its end costs the connection, which goes on, as many bytes of
-its flow-control window (16 MiB) forever: httpcore neither resets the stream nor gives credit for what still comes."""
+"""The most bytes that are read of a body over HTTP/2 when its response is set aside. There, a body that is not read to
+its end costs the connection, which goes on, as many bytes of its flow-control window (16 MiB) forever: httpcore neither
+resets the stream nor gives credit for what still comes."""
 
 KEPT_SECONDS = 1.0
 """The most seconds that reading such a body takes."""

@@ -1,4 +1,4 @@
-"""What the service of a world answers, and the errors that a simulated call ends with."""
+"""The answers of the service of a world, and the errors with which a simulated call ends."""
 
 from __future__ import annotations
 

@@ -42,11 +42,11 @@ __all__ = ["KEYED", "Calls", "Endpoint", "Exchange", "Wire", "current_exchange"]
 
 
 class Endpoint(Protocol):
-    """What a client sees of the service.
+    """The service as its clients see it.
 
     Attributes:
         names: the exceptions that stand for broken connections.
-        unreachable: requests that did not even arrive.
+        unreachable: requests that did not arrive at the service.
     """
 
     names: Exceptions

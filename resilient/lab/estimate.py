@@ -1,4 +1,5 @@
-"""What a simulation takes, before it begins: a rate with three zeros too many is reported at once, not after an hour.
+"""The time and memory that a simulation takes, estimated before it begins: a rate with three zeros too many is reported
+at once, not after an hour.
 
 The figures are measured on one core with CPython, for calls of one request each. Retries, and a service that stalls,
 add to them.
@@ -52,7 +53,7 @@ class Estimate:
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes more than `LONGEST` seconds, or more than `MOST_MEMORY` bytes."""
+        """Whether the simulation takes more than `LONGEST` seconds, or more than `MOST_MEMORY` bytes."""
         return self.seconds > LONGEST or self.memory > MOST_MEMORY
 
     def __str__(self) -> str:

@@ -1,10 +1,11 @@
 """Fresh policies for a dry run: with the settings of production, without its state, and without effects on it.
 
 A pipeline in production pages people, writes to Redis, counts metrics and calls replicas. A run of a world makes
-thousands of calls, so of the user's own code it runs only what judges: classifiers, predicates, key functions, and
-strategies of tenacity and of limits (the `judgements` of a `Policy`). Everything else (its `effects`, listeners of
-pipelines, and callables that a policy of one's own takes) is replaced by a substitute that counts and does nothing.
-This holds for every policy that is constructed during the dry run (`Policy._effect`), whoever constructs it:
+thousands of calls, so of the user's own code it runs only the parts that decide: classifiers, predicates, key
+functions, and strategies of tenacity and of limits (the `judgements` of a `Policy`). Everything else (its `effects`,
+listeners of pipelines, and callables that a policy of one's own takes) is replaced by a substitute that counts and does
+nothing. This holds for every policy that is constructed during the dry run (`Policy._effect`), by the library or by the
+user:
 
     hooks of a Retry, listeners of a CircuitBreaker or of a pipeline     return nothing
     Fallback(call=)                                                      an answer that counts as a substitute
@@ -48,11 +49,11 @@ __all__ = ["DryRun", "FreshPolicies", "dry_run"]
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run does with the user's code that may have effects outside the simulation.
+    """The treatment of the user's code that may have effects outside the simulation, in one run.
 
     Attributes:
-        run_hooks: whether it runs.
-        not_run: how often it would have run, by name: `"Fallback(call=ask_replica)"`.
+        run_hooks: whether this code runs.
+        not_run: how often each piece of this code would have run, by name: `"Fallback(call=ask_replica)"`.
     """
 
     run_hooks: bool = False

@@ -12,15 +12,15 @@ from resilient.lab.scenario import Scenario
 __all__ = ["STOOD_IN", "SUCCESS", "UNFINISHED", "Run"]
 
 SUCCESS, STOOD_IN, UNFINISHED = "success", "stood in", "unfinished"
-"""Outcomes besides names of exceptions: an answer of the service, a substitute of a Fallback, no answer before the
+"""Outcomes that are not names of exceptions: an answer of the service, a substitute of a Fallback, no answer before the
 end."""
 
 
 class Run:
-    """What happened in one run.
+    """The record of one run.
 
     Attributes:
-        scenario, candidate, seed: what was run.
+        scenario, candidate, seed: of the run.
         step: seconds between two samples.
         begins, ends: of each call, in the order of their ends, in seconds.
         outcomes: of each call, as an index of `names`.

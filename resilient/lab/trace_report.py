@@ -1,4 +1,5 @@
-"""What `resilient simulate --trace FILE` adds to a simulation: the recorded calls, and the classes of their errors.
+"""The report that `resilient simulate --trace FILE` adds to a simulation: the recorded calls, and the classes of their
+errors.
 
 A policy with `on=(httpx.TransportError,)` does nothing if the trace has no such error, and also if the recorded class
 is not that one here. In the results both look like a policy that does not help, so both are reported.
@@ -29,7 +30,7 @@ from resilient.pipeline import Pipeline
 __all__ = ["FACTS", "Recorded"]
 
 FACTS = "their class, statuses, pauses, and codes of SQL, grpc and AWS"
-"""What a trace knows of an error, for messages."""
+"""The facts about errors that a trace contains, for messages."""
 
 OF_POLICIES = (ResilientError, CircuitBreakerError)
 

@@ -327,8 +327,8 @@ def simulate(
 
 @contextmanager
 def _as_pipeline(seed: int) -> Iterator[None]:
-    """What a run has of the process: Python's random numbers, seeded for it and put back, and loggers of clients. So
-    other threads wait until it is over."""
+    """Give a run the process-wide state that it uses: Python's random numbers, which are seeded for it and restored,
+    and the loggers of clients. Runs of other threads wait until it is over."""
     with _one_at_a_time:
         before = random.getstate()
         random.seed(f"{seed} policies")

@@ -1,4 +1,4 @@
-"""What a trace keeps of an error besides its time: the name of its class, and the few facts by which it is judged.
+"""The parts of an error that a trace keeps: the name of its class, and the few facts by which it is classified.
 
 A name is `module:Qualified.Name`, as in files of faults; Python's own exceptions have no module. A fact is a number, a
 flag or a code of a known vocabulary, under the path of the attribute that had it:
@@ -65,7 +65,7 @@ MOST_LEAVES = 10
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The facts by which a classifier can judge an error, or a result that is a failure.
+    """The facts by which a classifier can classify an error, or a result that is a failure.
 
     Attributes:
         facts: pairs of a path and the value that was found there, as in this module's docstring.

@@ -45,8 +45,8 @@ KINDS = (events.CallEnded, events.Retrying, events.Hedging, events.CallRejected,
 
 @dataclass(slots=True)
 class WouldHaveDone:
-    """What one policy would have done: attempts repeated, further copies begun, calls refused, calls made to wait. (A
-    call that would have waited first and then been refused is counted as both.)
+    """The actions that one policy would have taken: attempts repeated, further copies begun, calls refused, calls made
+    to wait. (A call that would have waited first and then been refused is counted as both.)
 
     `went_well`: how many of the calls that it would have refused succeeded; None: not known. `opened`: how often its
     circuit opened.

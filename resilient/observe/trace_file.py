@@ -45,7 +45,7 @@ MAX_BYTES = 128 * 2**20
 """The most bytes of text that are read by default: more than a recording writes by default."""
 
 WOULD = ("retry", "hedge", "refuse", "wait")
-"""What a line can say that a policy in shadow mode would have done."""
+"""The actions that a policy in shadow mode would have taken, as they stand in a line."""
 
 
 def read_trace(path: str | Path, *more: str | Path, max_bytes: int = MAX_BYTES) -> Trace:

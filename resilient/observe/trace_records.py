@@ -68,7 +68,7 @@ class TracedKind:
 
 @dataclass(frozen=True, slots=True)
 class WouldHave:
-    """What a policy in shadow mode would have done: "retry", "hedge", "refuse" or "wait"."""
+    """An action that a policy in shadow mode would have taken: "retry", "hedge", "refuse" or "wait"."""
 
     at: float
     what: str

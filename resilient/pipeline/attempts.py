@@ -91,7 +91,7 @@ class _BlockRuntime:
         return getattr(self._runtime, name)
 
     async def within(self, call: Any, inner: Callable[[Any], Any], limit: Limit) -> Any:
-        """As `Runtime.within`. The time between blocks counts."""
+        """Run `inner(call)` within `limit`, as `Runtime.within` does. The time between blocks counts, too."""
         fixed = _FixedLimit(limit, call, self.now())
         rest = inner(call)
         held = hold_total(fixed.at, limit.seconds) if limit.total else None

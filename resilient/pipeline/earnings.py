@@ -1,7 +1,7 @@
-"""What a success earns: tokens of the pipeline's budgets, which pay for later extra requests; and what watches calls.
+"""Earnings of a success: tokens of the pipeline's budgets, which pay for later extra requests; and watches of calls.
 
 earnings             pays each success into the budgets
-earning              the same for what a `Recovery` returns
+earning              pays each success of a `Recovery` into the budgets
 watched_earnings     calls watches, too, for each success
 watched_recovery     calls watches for each call that did not succeed at once
 """

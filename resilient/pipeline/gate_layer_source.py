@@ -18,7 +18,7 @@ Lines = list[str]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the source of a gate layer depends on.
+    """The properties on which the source of a gate layer depends.
 
     Attributes:
         kinds: the class names of the gates, outermost first.

@@ -40,7 +40,7 @@ from resilient.runtime.threads import THREADS, drive
 __all__ = ["Pipeline", "flat", "own_budgets"]
 
 Kind = Literal["async", "sync", "block"]
-"""What is guarded: a coroutine function, another function, a block."""
+"""The kind of guarded code: a coroutine function, another function, a block."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,7 +92,7 @@ class Pipeline(Policy, judgements=("classify",)):
         self.classify = classify or DEFAULT
         every = flat(policies)
         self.findings: list[Finding] = examine(every)
-        """What cannot work in the order of its policies, or in their settings; usually empty."""
+        """The findings of lint: what cannot work in the order of the policies, or in their settings. Usually empty."""
         repeats = any(each.facts.runs != 1 for each in every)
         self._strict = _validation.flag("strict", strict)
         if original is None:
@@ -297,9 +297,10 @@ class Pipeline(Policy, judgements=("classify",)):
         await self._close(current())
 
     def close(self) -> None:
-        """As `aclose`, for plain code: blocks until calls in other threads have ended.
+        """Close the pipeline, as `aclose` does, from plain code: blocks until calls in other threads have ended.
 
-        Raises `Deadlock` in the thread of an event loop that has calls in flight, which could not end meanwhile.
+        Raises `Deadlock` in the thread of an event loop that has calls in flight: they could not end while it is
+        blocked.
         """
         self._refuse_from_inside("close")
         if any(self._has_part_in(waiting(task)) for task in current().tasks()):

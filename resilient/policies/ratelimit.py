@@ -155,7 +155,7 @@ class RateLimit(Gate, example="10"):
         return self
 
     def release(self, ticket: object) -> None:
-        """Does nothing: a used token does not come back."""
+        """Do nothing: a used token is not given back."""
 
     @atomic
     def undo(self, ticket: object) -> None:

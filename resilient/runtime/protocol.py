@@ -85,7 +85,7 @@ class Parking(Protocol):
 
 
 class Runtime(Protocol):
-    """What a policy uses of the event loop or thread that it runs in: its clock, its waits, its timeouts, its tasks."""
+    """The services of an event loop or thread that policies use: its clock, its waits, its timeouts, its tasks."""
 
     cancelled: type[BaseException]
     """The exception by which a call is cancelled on this runtime."""

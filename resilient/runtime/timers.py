@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class TimedLoop(Protocol):
-    """What timers need of the runtime of an event loop (`resilient.runtime.asyncio.AsyncioRuntime`).
+    """The part of an event loop's runtime that timers use (`resilient.runtime.asyncio.AsyncioRuntime`).
 
     Attributes:
         exact: whether the loop's timers fire no earlier than asked (uvloop rounds to milliseconds).
@@ -90,12 +90,12 @@ class Timer(Protocol):
     at: float
 
     def fire(self) -> None:
-        """Called once, when the time has come; never after it has left the queue."""
+        """Called once, at the time `at`; never after the timer has left the queue."""
 
 
 def _leading(iterate: Callable[[], Iterator[T]], wanted: Callable[[T], bool]) -> list[T]:
-    """Return the first items of an iterable, up to one that is not `wanted`. Starts again if an entry leaves meanwhile:
-    a finalizer may close the coroutine of a call."""
+    """Return the first items of an iterable, up to one that is not `wanted`. Starts again if an entry leaves during
+    the iteration: a finalizer may close the coroutine of a call."""
     while True:
         try:
             return list(takewhile(wanted, iterate()))

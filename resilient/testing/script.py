@@ -101,7 +101,7 @@ class Dependency:
 
     @property
     def plain(self) -> Callable[..., Any]:
-        """The same dependency as a plain function, which blocks its thread when it is slow."""
+        """This dependency as a plain function, which blocks its thread when it is slow."""
 
         def plain(*args: Any, **kwargs: Any) -> Any:
             return drive(self._receive(THREADS, args, kwargs))

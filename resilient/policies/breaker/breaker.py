@@ -73,7 +73,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
     """
 
     _stored = False
-    """Whether it was given a `state_storage`."""
+    """Whether the breaker has a `state_storage`."""
     _mirror: Facade | None = None
 
     def __init__(

@@ -53,7 +53,7 @@ def _state_object(facade: Facade, state: circuit.State) -> Any:
 
 
 class Owner(Protocol):
-    """What the facade needs of the `CircuitBreaker` behind it."""
+    """The part of a `CircuitBreaker` that its facade uses."""
 
     name: str
 

@@ -61,8 +61,8 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         key: a function that returns the key of a call from its arguments, as for `Keyed`: the latencies of each key are
             observed separately. Default None: all together. (The HTTP transports observe each origin separately.)
         max_keys: keys that are remembered. Default 1,024, of 9 KB each.
-        accept: a predicate of a result, asked about each result that the pipeline does not judge a failure. A result
-            that it refuses does not win, and starts the next copy. If it raises, the caller gets its error.
+        accept: a predicate of a result, called with each result that the pipeline does not classify as a failure. A
+            result that it refuses does not win, and starts the next copy. If it raises, the caller gets its error.
         cancel: what happens to losers. "now" (default): they are cancelled. "late": they run to their own end, or to
             that of a Timeout inside. Then they hold their permits until they have ended, and the dependency does their
             work for nothing; but an HTTP/1 connection can be used again, which a cancelled request closes. Losers above
@@ -76,8 +76,8 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         shadow: run one copy, and count the calls for which another one would have started.
         name: for events; default "Hedge".
 
-    When all copies fail, the outcome of the one that asks for the longest pause comes back, else that of the first
-    copy: its error, or its unacceptable result.
+    When all copies fail, the caller gets the outcome (an error, or a result that is not acceptable) of the copy that
+    asks for the longest pause; where no copy asks for one, of the first copy.
     """
 
     def __init__(
@@ -248,10 +248,10 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
         await self._race.stragglers.drain(runtime)
 
     def snapshot(self) -> dict[str, Any]:
-        """Its counters and observed delays, as plain data: further copies `started`, how many of those have `won`,
-        `stragglers` (losers that have not ended yet); in shadow mode, copies that it `would_have_started`. Where
-        latencies are observed, the current `delays` (None: lateness does not start the next copy) and the number of
-        `samples`; or, by key, the number of `keys`, and what was `observed` of the 100 used last."""
+        """The counters and observed delays of the policy, as plain data: further copies `started`, how many of those
+        have `won`, `stragglers` (losers that have not ended yet); in shadow mode, copies that it `would_have_started`.
+        Where latencies are observed, the current `delays` (None: lateness does not start the next copy) and the number
+        of `samples`; or, by key, the number of `keys`, and what was `observed` of the 100 used last."""
         counts = self._race.counts
         return {
             **({} if self._observed is None else self._observed.snapshot()),

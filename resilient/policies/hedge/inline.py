@@ -5,9 +5,9 @@
     running                  it fails, another may win     failed      the race goes on as a plain `Race`
     running                  a further copy wins           cancelled   the caller's task is cancelled, once
     running                  others cancel its task        lost        the CancelledError gets through, copies are lost
-    cancelled                ends with the cancellation    lost        the winner's outcome comes back
-    cancelled                fails, another may win        lost        the winner's outcome comes back
-    cancelled                returns an acceptable result, won         its own outcome comes back, and the other copy's
+    cancelled                ends with the cancellation    lost        the caller gets the winner's outcome
+    cancelled                fails, another may win        lost        the caller gets the winner's outcome
+    cancelled                returns an acceptable result, won         the caller gets its outcome, and the other copy's
                              or its failure is final                   result is closed
     cancelled                others cancel its task, too   lost        the CancelledError gets through
 

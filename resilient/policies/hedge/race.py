@@ -7,7 +7,7 @@
     running   fails, is refused, or its result is not acceptable     failed    the next copy starts at once
     running   another copy won, or the caller was cancelled          lost      cancelled, or left to end by itself
     failed    all failed, and this one asks for the longest pause    won       where none asks: the first copy
-    failed    all failed, and another one comes back; or a copy won  dropped   its result is closed
+    failed    all failed, and another one wins; or a copy won        dropped   its result is closed
     lost      ends                                                   dropped   its result is closed
 
 A failure is final where repeating cannot change it: it is fatal, it says nothing about the dependency, it is a
@@ -103,7 +103,7 @@ class Copy(Protocol):
     """A copy that has ended: a `BackgroundCall`, or the first copy of an inline hedge.
 
     Attributes:
-        number: its place among the copies of the call, from 1.
+        number: the place of this copy among the copies of the call, from 1.
         error, result: its outcome; the result counts where the error is None.
         pause: seconds that its failure asks for, else 0.
     """
@@ -133,13 +133,13 @@ class Race(LatencySample):
         call: the hedged call. Each copy works on a fork of it.
         inner: the layer that each copy runs.
         context: of the pipeline.
-        observed: the latencies of calls like this one, which say the delays; None: the delays are fixed.
+        observed: the latencies of calls like this one, which give the delays; None: the delays are fixed.
 
     Attributes:
         begun: how many copies have started.
         may_start: whether further copies may start.
         running: copies that have started and whose end has not been looked at.
-        kept: of the failed copies, the one whose outcome comes back if all fail.
+        kept: of the failed copies, the one whose outcome the caller gets if all fail.
         winner: the copy whose outcome counts.
         taken: once the race is over, the result of the winner: a loser may have the same object, which stays open.
     """
@@ -319,7 +319,7 @@ class Race(LatencySample):
                 verdict = context.on_error(copy.call, error)
             else:
                 verdict = IGNORED  # a BaseException is never judged
-        except CallbackError as callback_error:  # comes back to the caller
+        except CallbackError as callback_error:  # it is raised to the caller
             copy.error = callback_error
             return False
         if copy.number == 1 and self.observed is not None:

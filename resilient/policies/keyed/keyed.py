@@ -84,7 +84,8 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         self._keys = KeyTable(make, pattern, self.max_keys, self.idle)
 
     def _found_by(self, key: Callable[..., Hashable]) -> Self:
-        """The same gates, found by the keys of another function. (For our transports.)"""
+        """A copy of this policy that shares its gates, and finds them by the keys of another function. (The HTTP
+        transports use this.)"""
         if key is self._key:
             return self
         derived = self._derived(key=key)

@@ -34,7 +34,8 @@ from resilient.runtime import Runtime
 __all__ = ["Nested", "Retry"]
 
 Nested = Literal["multiply", "once"]
-"""What a Retry does inside a call that another Retry repeats: its attempts multiply with those, or it makes one."""
+"""The behaviour of a Retry inside a call that another Retry repeats: its attempts multiply with those of the other, or
+it makes one."""
 
 
 class Retry(
@@ -175,8 +176,8 @@ class Retry(
         self._settings.closing.renew()
 
     def snapshot(self) -> dict[str, Any]:
-        """Its counters as plain data: attempts `retried`, in shadow mode those that it `would_have_retried`, and the
-        `budget`."""
+        """The counters of the policy as plain data: attempts `retried`, in shadow mode those that it
+        `would_have_retried`, and the `budget`."""
         counts = self._settings.counts
         return {
             "retried": counts.retried,

@@ -70,7 +70,7 @@ class Schedule:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What is not known of this schedule because the user's code decides it, in sentences."""
+        """Sentences about the parts of this schedule that are not known, because the user's code decides them."""
         said = [
             f"what {name} says is not known: it may end the attempts at any time, or never"
             for name in self.stop.unknown
@@ -80,12 +80,12 @@ class Schedule:
         return tuple(said)
 
     def worst(self, inner: InnerCost, around: Surroundings, asked: float, discard: Discard, name: str) -> WorstCase:
-        """What the attempts cost at worst.
+        """The worst case of the attempts.
 
         Args:
             asked: seconds of the longest pause that the dependency may ask for, on top of the usual one.
             discard: what the caller waits for each result that is superseded.
-            name: what to call the plan.
+            name: the name of the plan in texts.
         """
         one = inner(around).seconds.most
 

@@ -40,7 +40,7 @@ __all__ = ["Counts", "RetryState", "Settings"]
 
 @dataclass(slots=True)
 class Counts:
-    """What a Retry has done so far: further attempts that it `retried`, and those that it `would_have_retried` in
+    """The counters of a Retry: further attempts that it `retried`, and those that it `would_have_retried` in
     shadow mode."""
 
     retried: int = 0
@@ -49,7 +49,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a Retry is made with, checked.
+    """The checked arguments of a Retry.
 
     Attributes:
         name: of the policy, for events and notes.
@@ -79,7 +79,7 @@ class Settings:
 
     @property
     def speaks_tenacity(self) -> bool:
-        """Whether there are strategies or hooks of tenacity's."""
+        """Whether strategies or hooks of tenacity are given."""
         return bool(self.hooks) or any((self.stop, self.wait, self.predicate.strategy))
 
 
@@ -186,9 +186,9 @@ class RetryState:
         classifier, channel, hooks = context.classifier, context.channel, settings.hooks
         attempt = 1  # `call.attempt` counts those of all Retries around the call
         answered = False  # whether there was an answer of the dependency, rather than a rejection
-        last_error: Exception | None = None  # what comes back at the end, or else `last_result`
+        last_error: Exception | None = None  # what the caller gets at the end, or else `last_result`
         last_result: Any = None
-        known: Any = None  # `call.verdict` for what comes back
+        known: Any = None  # `call.verdict` for what the caller gets
         trace: TracebackType | None = None  # the traceback of `last_error` right after its attempt
         if repeats_results:
             call.begin()  # results are closed by its runtime
@@ -199,7 +199,7 @@ class RetryState:
                     if again is None:
                         again = bool(await _answer(predicate.strategy, state))
 
-                # What comes back if this was the last attempt.
+                # What the caller gets if this was the last attempt.
                 if not (verdict.refused and answered):
                     if error is not None and error is last_error:
                         forget_before(error, trace)
@@ -328,7 +328,7 @@ class RetryState:
         return ""
 
     def _give_up(self, call: Call, attempt: int, reason: str, error: Exception | None) -> None:
-        """Emit `GaveUp` with the reason, and add it as a note to the error that comes back."""
+        """Emit `GaveUp` with the reason, and add it as a note to the error that the caller gets."""
         context, name = self.context, self.settings.name
         if context.channel.wants[GaveUp]:
             context.channel.emit(GaveUp(context.name, call.begin().now(), name, attempt, reason, error))
