@@ -86,12 +86,12 @@ class Experiment:
             self._asked = _validation.callback("enabled", enabled)
         self._draw = random.Random(seed)
         self.began: float | None = None
-        """The time of the first call while it is on; None: it was off at the last call."""
+        """The time of the first call since the experiment is on; None: it was off at the last call."""
         self._seeded = seed is not None
         self._window = CountWindow(self.halt_calls)
         self.injected: Counter[str] = Counter()
         self.halted: str | None = None
-        """The reason for which it stopped by itself, or None."""
+        """The reason for which the experiment stopped by itself; None: it did not."""
         self._lock = threading.RLock()
 
     def renew(self) -> None:

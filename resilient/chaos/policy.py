@@ -210,7 +210,7 @@ class Chaos(
 
     @property
     def halted(self) -> str | None:
-        """The reason for which it stopped by itself, or None."""
+        """The reason for which the experiment stopped by itself; None: it did not."""
         return self.experiment.halted
 
     def _unfit(self, *, is_async: bool, block: bool) -> str | None:

@@ -38,7 +38,7 @@ class Straggler(Protocol):
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime on which it is running."""
+        """The runtime on which the straggler runs."""
         ...
 
 
@@ -46,7 +46,7 @@ class Stragglers:
     """The stragglers of one policy that have not ended yet.
 
     Attributes:
-        cap: how many there may be. It is for the policy to ask: `full`.
+        cap: the most stragglers that there may be. The policy checks it (`full`) before it starts another one.
     """
 
     def __init__(self, cap: int) -> None:
@@ -204,7 +204,8 @@ class BackgroundCall:
                 await _close_unwanted(self, result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def forget(self) -> None:
-        """Drop the references to its outcome. (The traceback of an error refers back to this object.)"""
+        """Drop the references to the outcome of the background call. (The traceback of an error refers back to this
+        object.)"""
         self.result = self.error = self.call.verdict = None
 
     @property
@@ -224,7 +225,8 @@ class BackgroundCall:
         return calls
 
     def leave(self) -> None:
-        """Make it a straggler: the caller stops waiting. To be called in the caller's task or thread."""
+        """Make the background call a straggler: the caller stops waiting. To be called in the caller's task or
+        thread."""
         self._outer = self._beyond(enclosing())
         self._stragglers.add(self)
 
@@ -233,7 +235,8 @@ class BackgroundCall:
         self._stragglers.remove(self)
 
     def cancel(self) -> None:
-        """Cancel it. `ended` is called even if it has not begun to run. Has no effect on a thread."""
+        """Cancel the background call. `ended` is called even if the call has not begun to run. Has no effect on a
+        thread."""
         self.call.runtime.cancel(self.spawned, self._never_ran)
 
     def _never_ran(self) -> None:
@@ -243,19 +246,21 @@ class BackgroundCall:
             self._stragglers.remove(self)
 
     def waited(self) -> float:
-        """Seconds spent in local queues so far, including those of its caller before it began."""
+        """Seconds that the background call has spent in local queues so far, including those of its caller before it
+        began."""
         since = self.call.queued_at  # first: it may leave the queue meanwhile, in its thread
         return self.call.waited + (0.0 if since is None else self.call.runtime.now() - since)
 
     def close(self) -> None:
-        """Close its result in the background, if it has one and `is_own`: the caller does not take it."""
+        """Close the result of the background call, if it has one and `is_own`, in the background: the caller does not
+        take it."""
         result = self.result
         self.forget()
         close_in_background(result, self.call, self.context, self._stragglers, self.sets_aside)
 
     def take(self) -> Any:
-        """Return its result, or raise its error, as if it had run in the caller: context variables that it has set are
-        set in the current context."""
+        """Return the result of the background call, or raise its error, as if the call had run in the caller: context
+        variables that it has set are set in the current context."""
         self._from.join(self.call)
         for variable, value in self._context.items():
             if variable.get(_UNSET) is not value:

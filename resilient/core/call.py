@@ -104,7 +104,7 @@ class Call:
         return fork
 
     def join(self, fork: Call) -> None:
-        """Take over what a fork has recorded; its outcome becomes the outcome of this call."""
+        """Take over the records of a fork; the outcome of `fork` becomes the outcome of this call."""
         self.waited = max(self.waited, fork.waited)
         self.substituted_at = self.attempt if fork.substituted_at == fork.attempt else 0
         self.verdict, fork.verdict = fork.verdict, None

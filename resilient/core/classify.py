@@ -126,7 +126,7 @@ def _is_of(error: BaseException, types: tuple[type[BaseException], ...]) -> bool
 
 
 def asked_to_wait(error: BaseException) -> float | None:
-    """The attribute `retry_after` of an exception, in seconds; None: it has none that makes sense."""
+    """The attribute `retry_after` of an exception, in seconds; None: the exception has no valid one."""
     try:
         return pause_of(getattr(error, "retry_after", None))
     except Exception:  # a property that raises, as where the response has no such header
@@ -202,7 +202,7 @@ def _known(error: BaseException) -> _ErrorType:
 
 
 class Classifier:
-    """Says what the outcomes of a pipeline mean.
+    """Decides what the outcomes of a pipeline mean.
 
     Args:
         failures: exceptions that are failures of the dependency: types (one, several in a tuple or list, or `A | B`),

@@ -34,8 +34,8 @@ class PipelineContext:
 
     Attributes:
         name: the pipeline's name, or "".
-        classifier: says what an outcome means.
-        lifecycle: says when the end of a result is known, and what a replaced result costs.
+        classifier: decides what an outcome means.
+        lifecycle: decides when the end of a result is known, and what a replaced result costs.
         call_options: reads the options of calls themselves: their dependency, their number of attempts.
         channel: where events go.
         repeats: whether a policy of the pipeline may run a call more than once.

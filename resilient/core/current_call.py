@@ -1,4 +1,4 @@
-"""The current call: what a guarded function can learn about its call, as the attempt, and the time that is left.
+"""The current call: facts about its call for a guarded function, such as the attempt, and the time that is left.
 
     @users
     async def get_user(user_id):
@@ -59,8 +59,8 @@ def is_guarded(fn: object) -> bool:
 
 
 _blocks: dict[FrameType, list[tuple[Call, PipelineContext]]] = {}
-"""The guarded blocks of each frame, outermost first. (The key is the frame, not its id: that of a frame which has ended
-is soon reused.)"""
+"""The guarded blocks of each frame, outermost first. (The key is the frame, not its id: the id of a frame that has
+ended is soon reused.)"""
 
 _STACKS = contextlib.__file__
 

@@ -81,8 +81,8 @@ _MILLISECONDS = re.compile(r"[ \t]*[0-9]{1,11}(\.[0-9]{0,9})?[ \t]*", re.ASCII)
 _LONGEST = 366 * 86400e3  # more than a year is a mistake
 
 _lifted: ContextVar[tuple[Call | None, float]] = ContextVar("resilient_lifted", default=(None, 0.0))
-"""A guarded call, whose deadline does not hold here unless it is earlier than the moment beside it. Calls around that
-one do not count at all."""
+"""A guarded call and a moment. The deadline of the call holds here only if it is earlier than the moment. Deadlines of
+calls around that call do not count at all."""
 
 
 class _Until(Deadline):

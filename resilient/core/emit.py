@@ -127,7 +127,7 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
 
 
 def _status(response: Any) -> int | None:
-    """Return the HTTP status of a response, by the names that clients give it; None: it has none."""
+    """Return the HTTP status of a response, by the attribute names of several clients; None: no status."""
     for name in ("status_code", "status"):
         try:
             status = getattr(response, name, None)
@@ -231,8 +231,8 @@ class Ends:
 
 
 async def observed_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
-    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; on the others the frame emits it
-    itself."""
+    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; the outermost gate layer emits
+    `CallEnded` itself."""
     begin = call.begin().now()
     call.requests = 0
     try:

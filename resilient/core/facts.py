@@ -115,7 +115,7 @@ class Facts:
 
     @property
     def repeats(self) -> bool:
-        """Whether it may run a call more than once, with its present settings."""
+        """Whether the policy may run a call more than once, with its present settings."""
         return self.runs != 1 and self.inactive is None
 
 

@@ -32,8 +32,8 @@ Ticket = Any
 """The data that a gate gives to a call it admits, and gets back at the call's end. Anything but None."""
 
 NEARLY = 0.99
-"""A Timeout outside a gate starts its clock a little earlier than the gate does: a call that had this share of a limit
-had all of it."""
+"""A share of a limit that counts as the whole limit, because a Timeout outside a gate starts its clock a little earlier
+than the gate does."""
 
 
 class Withdrawn(BaseException):
@@ -164,7 +164,8 @@ class Gate(Policy):
     # Asked by `explain`: see `resilient.core.worst_case`.
 
     def worst(self, inner: InnerCost, around: Surroundings) -> WorstCase:
-        """A gate never repeats a call. The default does not know what it may refuse, nor how long calls wait."""
+        """The worst case of a call through a gate that never repeats it. The default assumes that the gate may refuse
+        the call, and that a wait takes up to `longest_wait`."""
         rest, facts = inner(around), self.facts
         wait = min(math.inf if facts.longest_wait is None else facts.longest_wait, around.within)
         most = rest.seconds.most + (wait if facts.waits and not self.shadow else 0.0)

@@ -166,7 +166,7 @@ def reader_of(kind: type[BaseException]) -> Reader | None:
 
 
 def read_of(reader: Reader | None, error: Exception, statuses: Collection[int]) -> Verdict | None:
-    """The verdict on an error by `reader`, which is `reader_of` its type; None: the error says nothing."""
+    """The verdict on an error by `reader`, which is `reader_of` its type; None: the error does not decide."""
     if reader is not None:
         return reader(error, statuses)
     try:
@@ -177,7 +177,7 @@ def read_of(reader: Reader | None, error: Exception, statuses: Collection[int]) 
 
 
 def read(error: Any, statuses: Collection[int]) -> Verdict | None:
-    """The verdict on an error by its attributes; None: they say nothing."""
+    """The verdict on an error by its attributes; None: the attributes do not decide."""
     try:
         return _read(error, statuses)
     except Exception:

@@ -50,8 +50,8 @@ _lock = module_lock()
 effect_substitute: ContextVar[Callable[[Policy, str, Any], Any] | None] = ContextVar(
     "resilient_effect_substitute", default=None
 )
-"""Replaces the `effects` of policies that are constructed while it is set. It gets the policy, the name of the argument
-and the value, and returns the value to use."""
+"""A function that replaces the `effects` of policies that are constructed while it is set. It gets the policy, the name
+of the argument and the value, and returns the value to use."""
 
 
 class Policy:
@@ -88,7 +88,7 @@ class Policy:
     """Makes a pipeline of one policy (set by `resilient.pipeline`)."""
 
     _init_args: tuple[tuple[Any, ...], dict[str, Any]]
-    """The arguments that it was made with."""
+    """The arguments with which the policy was made."""
 
     _pipeline: Any = None
     """The pipeline of this policy alone, made when it first guards a function. (Not an attribute of each instance: a
@@ -189,7 +189,7 @@ class Policy:
     # -- what a pipeline asks -------------------------------------------------------------------------------------
 
     def _unfit(self, *, is_async: bool, block: bool) -> str | None:
-        """Why it cannot guard an `async def`, a `def`, or a block of either; None if it can."""
+        """The reason why the policy cannot guard an `async def`, a `def`, or a block of either; None: it can."""
         return None
 
     def _attach(self, channel: Channel) -> None:
@@ -216,8 +216,8 @@ class Policy:
         """Wait until all work that it left behind has ended (losers of hedges, abandoned calls)."""
 
     def _renew(self) -> None:
-        """In a forked child: forget the calls in flight, which are the parent's, and take new locks. What was learnt
-        stays. It may be called more than once."""
+        """In a forked child: drop the calls in flight, which are the parent's, and take new locks. What the policy has
+        learnt stays. May be called more than once."""
         if self.facts.budget is not None:
             self.facts.budget.renew()
 

@@ -34,7 +34,7 @@ _MOST_VALUES = 10
 _EPOCH = 1e9
 """From this number on, a value is not seconds from now (that would be 30 years) but seconds since 1970."""
 _EPOCH_MS = 1e12
-"""From this number on, it is milliseconds since 1970."""
+"""From this number on, the value of a field is in milliseconds since 1970."""
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -64,8 +64,8 @@ def rate_limit_reset(value: str | None, now: float) -> float | None:
 
 
 def _longest(value: str | None, seconds: Callable[[str], float | None]) -> float | None:
-    """The longest pause of the values of a field, which has several if it was sent more than once; None: no value makes
-    sense."""
+    """The longest of the pauses in the values of a header field, which may have been sent more than once; None: no
+    value is valid."""
     if value is None:
         return None
     asked = (seconds(each.strip()) for each in _BETWEEN.split(value, _MOST_VALUES))

@@ -45,8 +45,8 @@ def is_of_one_use(result: Any) -> bool:
 
 
 def closing_of(result: Any, *, awaits: bool) -> Callable[[], Any] | None:
-    """The method that closes `result`: its `aclose`, if the caller `awaits` and it has one, else its `close`; None: it
-    has neither."""
+    """The method that closes `result`: its `aclose`, if the caller `awaits` and it has one, else its `close`; None:
+    `result` has neither."""
     for name in ("aclose", "close") if awaits else ("close",):
         if callable(_of_type(result, name)):
             return getattr(result, name)  # type: ignore[no-any-return]

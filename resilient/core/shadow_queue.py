@@ -1,15 +1,15 @@
 """The queue of a gate in shadow mode: a simulation, since no call really waits.
 
-A call that would wait begins at once instead. So its permit comes back too early, and the calls behind it would seem to
-find room. In a `ShadowQueue` calls therefore wait, for the count, while they really run.
+A call that would wait begins at once instead. So its permit is released too early, and the calls behind it would seem
+to find room. In a `ShadowQueue` calls therefore wait, for the count, while they really run.
 
-What it knows: a call holds its permit for as long as it really takes (but not beyond its deadline), from the time at
+What is known: a call holds its permit for as long as it really takes (but not beyond its deadline), from the time at
 which it would have got it. In shadow mode a call ends no later than it would have after a wait, so its duration is
 known before its simulated end. The queue is simulated event by event: a call gets a permit, a `queue_timeout` or a
 deadline ends a wait, a more important call evicts another. When no call runs, the rest of the queue is simulated at
 once; where calls have classes, and later ones could overtake, when the next call arrives or a report is read.
 
-What it assumes: calls take as long as they would take behind the gate; refused callers do not come again at once; and
+What is assumed: calls take as long as they would take behind the gate; refused callers do not come again at once; and
 no caller gives up in the queue. The error against the acting gate, in refused calls of 100 (tests/core/test_shadow.py
 measures):
 
@@ -136,7 +136,7 @@ class ShadowQueue(Gate):
         self._reset()
 
     def _renew(self) -> None:
-        """In a forked child, where the gate's permits are new."""
+        """Start again without calls in a forked child, where the gate's permits are new."""
         super()._renew()
         self._lock = threading.RLock()
         self._busy = False
@@ -251,7 +251,7 @@ class ShadowQueue(Gate):
             ticket.call = ticket.refused = None
 
     def _process_end(self, ticket: _ShadowCall, now: float, refusals: Refusals) -> None:
-        """Process a call's end: its permit comes back that long after the time at which it would have begun."""
+        """Process a call's end: its permit is released as long after its simulated begin as the call really took."""
         if ticket.epoch != self._epoch or ticket.out:
             return
         self._running -= 1

@@ -73,7 +73,7 @@ class Stop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """The plan has no end of its own: it goes on for ever, or until an event that may never happen."""
+    """No end: the plan goes on for ever, or until an event that may never happen."""
 
     words: str = "without end"
     runs = horizon = math.inf

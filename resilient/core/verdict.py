@@ -65,7 +65,7 @@ class Verdict:
 
 
 def pause_of(asked: object) -> float | None:
-    """`asked` as seconds; None if it is no finite number of at least 0."""
+    """`asked` as seconds; None if `asked` is not a finite number of at least 0."""
     if asked is None or isinstance(asked, bool) or not isinstance(asked, Real):
         return None
     try:

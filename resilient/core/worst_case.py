@@ -102,7 +102,7 @@ class Surroundings:
         return replace(self, within=min(self.within, seconds))
 
     def after(self, seconds: float) -> Surroundings:
-        """Return the surroundings of the same call `seconds` later: its deadline is that much nearer."""
+        """Return the surroundings of the same call `seconds` later: the deadline is nearer by `seconds`."""
         return replace(self, within=max(0.0, self.within - seconds))
 
 

@@ -266,8 +266,8 @@ class FaultInjected(Event):
 
 @dataclass(frozen=True)
 class ChaosHalted(Event):
-    """Chaos stopped by itself, because more calls failed than its limit allows. Sent to every pipeline that it is
-    in."""
+    """Chaos stopped by itself, because more calls failed than its limit allows. Sent to every pipeline that contains
+    the Chaos."""
 
     policy: str
     reason: str

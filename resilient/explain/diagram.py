@@ -1,4 +1,4 @@
-"""A pipeline and its costs as a diagram, and the wording of costs that the text shares."""
+"""A pipeline and its costs as a diagram, and the wording of costs for diagram and text."""
 
 from __future__ import annotations
 

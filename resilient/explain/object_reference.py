@@ -76,7 +76,8 @@ def _missing_name(path: str) -> str:
 
 @contextlib.contextmanager
 def _importing(path: str) -> Iterator[None]:
-    """Imports look in the working directory first, and their errors become a `ValueError` of one line."""
+    """Within this context, imports look in the working directory first, and their errors become a `ValueError` of one
+    line."""
     try:
         here = str(Path.cwd())
     except OSError as error:  # it was removed

@@ -42,7 +42,7 @@ WANTED = "a pipeline, a policy, a guarded function, a transport or client with a
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An object with policies, and what is known of the calls that they guard.
+    """An object with policies, and the facts that are known about the calls that they guard.
 
     Attributes:
         kind: of the object.
@@ -225,7 +225,8 @@ def _is_function(make: Any) -> bool:
 
 
 def _why_no_factory(make: Callable[..., Any]) -> str | None:
-    """Why a function without a guard is not called; None if it may make a pipeline."""
+    """The reason why a function without a guard is not called; None: it may be called, because it may make a
+    pipeline."""
     *_, target = unwrapped(make)
     if isinstance(getattr(make, "retry", None), tenacity.BaseRetrying):
         return "which tenacity guards, and no pipeline: a Retry takes the same strategies"

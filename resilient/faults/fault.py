@@ -50,7 +50,7 @@ class Fault:
 
     @property
     def targeted(self) -> tuple[Target, ...]:
-        """The targets, as a tuple; empty: it hits all."""
+        """The targets, as a tuple; empty: the fault hits all."""
         assert isinstance(self.targets, tuple)
         return self.targets
 

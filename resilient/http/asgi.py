@@ -1,4 +1,4 @@
-"""The middleware of `resilient.server.asgi`, handed on under its former path."""
+"""The middleware of `resilient.server.asgi`, under its former path."""
 
 from resilient.server.asgi import HEALTH_CHECKS, ErrorAnswer, ServerMiddleware, Shared
 

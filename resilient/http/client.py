@@ -47,7 +47,7 @@ def standard_for(*, limits: Any = None, http2: bool = False, **options: Any) -> 
 
 
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of our transports, and those of the client."""
+    """Split `options` into those of our transports and those of the client."""
     ours = {name: value for name, value in options.items() if name in TRANSPORT_OPTIONS}
     return ours, {name: value for name, value in options.items() if name not in TRANSPORT_OPTIONS}
 

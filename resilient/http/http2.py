@@ -183,7 +183,7 @@ class Http2:
         return monotonic() - self._since >= SILENCE
 
     def retire(self) -> None:
-        """Take no new requests. The present ones go on to their end."""
+        """Retire the connection: it takes no new requests, and the present ones go on to their end."""
         self.retired = True
         self.protocol.is_available = _never
         with self._lock:

@@ -118,13 +118,13 @@ class RequestOptions(CallOptions):
         return semantics.is_repeated(call.args[0].headers.items()) or any(calls_around)
 
     def attempts(self, call: Call) -> int | None:
-        """The number of attempts that a request asks for in its extensions; None: it does not say."""
+        """The number of attempts that a request asks for in its extensions; None: it asks for none."""
         options = call.args[0].extensions.get("resilient")
         return options.get("attempts") if options else None
 
 
 def key_by(by: Any) -> Callable[..., Hashable]:
-    """Return the function that gives a request its key, for the argument `by` of a transport."""
+    """Return the function that returns the key of a request, for the argument `by` of a transport."""
     if by == "origin":
         return _origin_key
     if by == "host":
@@ -143,8 +143,8 @@ def key_by(by: Any) -> Callable[..., Hashable]:
 
 
 def _origin_key(request: Any) -> Hashable:
-    """Return the key of a request by its origin, in one frame, because most requests need it. The origin is kept with
-    the request, for its budget (see `RequestOptions.dependency`)."""
+    """Return the key of a request by its origin, in one Python frame, because most requests need the key. The origin is
+    kept with the request, for its budget (see `RequestOptions.dependency`)."""
     options = request.extensions.get("resilient")
     key: Hashable
     if options and "key" in options:

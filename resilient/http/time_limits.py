@@ -20,7 +20,7 @@ class RequestDeadline(Deadline):
     time."""
 
     def expired(self, call: Any, waited: float) -> TimedOut:
-        """Return the error of a request that this deadline ended. It is no evidence about the server."""
+        """Return the error of a request that this deadline ended. The error is no evidence about the server."""
         message = f"the {self.seconds:g} s for the request and its body are over"
         return TimedOut(message, policy=self.name, seconds=self.seconds, evidence=False)
 

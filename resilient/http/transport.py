@@ -382,8 +382,8 @@ class HttpTransport(Generic[Inner]):
             response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
 
     def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
-        """Return the error of an attempt that has passed its deadline. It is evidence if the attempt had its whole
-        Timeout, and did not wait for a connection of the pool."""
+        """Return the error of an attempt that has passed its deadline. The error is evidence if the attempt had its
+        whole Timeout, and did not wait for a connection of the pool."""
         asked = not isinstance(error, self.library.module.PoolTimeout)
         return TimedOut(
             f"the {seconds:.3g} s that were left for the request are over",

@@ -67,7 +67,7 @@ class Load:
         raise NotImplementedError
 
     def at_once(self, duration: float, latency: float) -> float:
-        """The expected number of its calls in flight at a time."""
+        """The expected number of calls of this load in flight at a time."""
         return self.expected(duration, latency) * min(1.0, latency / duration)
 
 

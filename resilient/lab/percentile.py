@@ -9,7 +9,7 @@ __all__ = ["percentile"]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """The smallest of the values that at least this share of them do not exceed; None of no values.
+    """The smallest value that at least this share of the values do not exceed; None without values.
 
     Args:
         ordered: the values, in ascending order.

@@ -104,7 +104,7 @@ def _look(number: int) -> tuple[str, str]:
 
 
 def _curve(axes: Axes, number: int, of: int, each: Measures, values: Sequence[float | None], **style: Any) -> None:
-    """Draw the line of one candidate, with its markers between those of the others.
+    """Draw the line of one candidate, with markers between those of the other candidates.
 
     Args:
         number, of: of this candidate, and the number of all.

@@ -62,7 +62,7 @@ class PolicyStates:
                 self.budgets[id(budget)] = budget
 
     def sample(self, now: float, admissions: Sequence[Pipeline]) -> Sample:
-        """The state at the moment `now`. Limits are those of the servers' `admissions`, if these have any."""
+        """The state at the moment `now`. Limits are those of the servers' `admissions`, if any of these has a limit."""
         gates = [gate for keyed in self.keyed.values() for gate in keyed.snapshot()["gates"].values()]
         states = [breaker.state for breaker in self.breakers.values()]
         states += [gate["state"] for gate in gates if "state" in gate]

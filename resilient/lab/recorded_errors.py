@@ -38,7 +38,7 @@ class ErrorClasses:
     """The classes of the errors of a trace, and new instances of them.
 
     Args:
-        kinds: what the trace knows of the classes, by name.
+        kinds: the recorded facts about the classes, by name.
     """
 
     def __init__(self, kinds: Mapping[str, TracedKind]) -> None:

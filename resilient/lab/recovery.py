@@ -1,4 +1,4 @@
-"""When a service has recovered from its faults.
+"""Recovery: when a service has recovered from its faults.
 
 *Recovery* is the time from the end of the last fault that ends to the start of the first five seconds in which at least
 92% of the calls succeed; *never* if there are no such five seconds. A call counts in the second in which it is made:
@@ -21,7 +21,7 @@ the number of calls that these seconds need, for the share to be meaningful."""
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """When a run had recovered from its faults.
+    """The recovery of a run from its faults.
 
     Attributes:
         seconds: after the end of the last fault that ends; None: never, or not measurable.

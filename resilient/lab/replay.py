@@ -48,7 +48,7 @@ MOST_SHOWN = 10
 """The most names in one line."""
 
 NEAR = 1.0
-"""Seconds before and after a request from which its outcome is drawn."""
+"""Seconds before and after a request: its outcome is drawn from the recorded attempts in this time."""
 
 
 class BadResult(RecordedError):

@@ -144,7 +144,8 @@ class Service:
             future.set_exception(failed(f"no answer in {LOST:g} s"))
 
     def _one_too_many(self) -> asyncio.Future[object]:
-        """A request beyond the limit ends the run. It gets no answer, so a client that would retry it waits."""
+        """End the run at a request beyond the limit. The request gets no answer, so a client that would retry it
+        waits."""
         if not self.too_many:
             self.loop.at(self.loop._now, self._end_of_run)
         self.too_many.append(self.loop.create_future())

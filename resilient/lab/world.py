@@ -95,7 +95,8 @@ class _World:
         self.inside: dict[int, asyncio.Task[None]] = {}
         self.watched = PolicyStates()
         self.ended: list[_Call] | None = None
-        """Calls of a decorator that is no policy, as they ended: it may send requests in the background afterwards."""
+        """The ended calls of a decorator that is no policy: such a decorator may send requests in the background
+        afterwards."""
         self.calls = KEYED
         self.luck = random.Random(f"{seed} answers").random
         self.guarded = [self._guard(run.candidate.make(), watch) for _ in range(scenario.clients)]

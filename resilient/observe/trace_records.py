@@ -13,7 +13,7 @@ __all__ = ["Trace", "TraceError", "TracedAttempt", "TracedCall", "TracedKind", "
 
 
 class TraceError(ValueError):
-    """A file that is no trace, or not a valid one. The message is one line that says where and why."""
+    """Raised for a file that is not a trace, or not a valid one. The message is one line that says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Trace:
 
     @property
     def pipelines(self) -> list[str]:
-        """The names of the pipelines whose calls are in it."""
+        """The names of the pipelines whose calls are in the trace."""
         return sorted({call.pipeline for call in self.calls})
 
     def of(self, pipeline: str) -> Trace:

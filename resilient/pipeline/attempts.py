@@ -79,7 +79,7 @@ class _BlockCall(Call):
 
 
 class _BlockRuntime:
-    """The runtime of a block. Its limits act inside blocks only: each is suspended when a block ends, and acts again
+    """The runtime of a block. Time limits act inside blocks only: each is suspended when a block ends, and acts again
     when the next one is entered."""
 
     def __init__(self, runtime: Runtime) -> None:

@@ -111,7 +111,8 @@ def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> B
 
 
 def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> BoundLayer:
-    """The innermost layer around a plain function, in both forms. Calls the function; or, in its place, `attempt`."""
+    """The innermost layer around a plain function, in both forms. It calls the function, or `attempt` in place of
+    it."""
     channel = context.channel
     make_attempt = None if attempt is None else attempt.run
 

@@ -278,11 +278,12 @@ class Pipeline(Policy, judgements=("classify",)):
 
     @property
     def mode(self) -> Mode:
-        """The mode that holds now: its own, else the global one, else "on"."""
+        """The mode that holds now: the pipeline's own mode, else the global one, else "on"."""
         return self._context.mode
 
     def switch(self, mode: Mode | None) -> Switch:
-        """Set its own mode; None: follow the global one. In `with pipeline.switch("off"):`, for its block."""
+        """Set the pipeline's own mode; None: follow the global one. In `with pipeline.switch("off"):`, for the block
+        only."""
         before = self.own_mode
         self._context.switch(mode)
         return Switch(lambda: self._context.switch(before))
@@ -345,7 +346,7 @@ class Pipeline(Policy, judgements=("classify",)):
         }
 
     def describe(self) -> str:
-        """A tree of its policies, outermost first, as text for people."""
+        """A tree of the pipeline's policies, outermost first, as text for people."""
         return "\n".join(self._tree())
 
     def _tree(self) -> list[str]:

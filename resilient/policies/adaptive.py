@@ -228,7 +228,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             self._permit_queue.grant()
 
     def _learn_in_shadow(self, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
-        """Learn from a call in shadow mode, whose permit comes back at the simulated time, not now."""
+        """Learn from a call in shadow mode, whose permit is released at the simulated time, not now."""
         seen = _Count()
         seen.inside = (self._shadow_queue or self._count).inside
         self.settle(seen, failed, elapsed, now, error)
@@ -314,7 +314,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
         self._elapsed = self._squares = 0.0
 
     def _set_bounds(self) -> None:
-        """Compute for each class how many calls may be inside when one of it is admitted."""
+        """Compute for each class of priority how many calls may be inside when a call of that class is admitted."""
         self._bounds = tuple(max(1, int(self._limit * self.shares[name] + 1e-9)) for name in PRIORITIES)
         self._open = self._bounds[-1]
 
@@ -322,7 +322,8 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
 
     @property
     def current_limit(self) -> int:
-        """Calls that may be inside at a time now. (The `limit` of a policy is in seconds: where it is a Timeout.)"""
+        """The number of calls that may be inside at a time now. (The `limit` of a policy is in seconds: where it is a
+        Timeout.)"""
         return int(self._limit)
 
     @property

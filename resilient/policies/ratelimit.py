@@ -148,7 +148,8 @@ class RateLimit(Gate, example="10"):
         return self
 
     def _enqueue(self, call: Call, refused: Callable[..., None]) -> object:
-        """In shadow mode: take the next token before it comes. Its time is known, and so is all that follows."""
+        """In shadow mode: take the next token before it comes. The time of that token is known, and so is the end of
+        the wait."""
         with self._lock:
             self._expected(call, 0)
             self._taken += 1.0
@@ -182,7 +183,8 @@ class RateLimit(Gate, example="10"):
             return now + ahead
 
     def _look(self, waiter: Waiter, runtime: Runtime, expected: float) -> float | None:
-        """Take the token for a waiter: None. Else return the seconds after which it looks again, unless it is woken."""
+        """Take the token for a waiter, and return None. Without a token, return the seconds after which the waiter
+        looks again, unless it is woken."""
         waiters = self._waiters
         with self._lock:
             if waiter not in waiters:  # it was passed over
@@ -239,7 +241,7 @@ class RateLimit(Gate, example="10"):
         return (now - self._anchor) * self.rate - self._taken * self.per
 
     def _ahead(self, now: float, others: int = 0) -> float:
-        """Seconds until the next token after those of the `others`; 0 or less: it is there."""
+        """Seconds until the next token after those of the `others`; 0 or less: there is one now."""
         return (others * self.per - self._spare(now)) / self.rate
 
     def _take(self, now: float) -> None:

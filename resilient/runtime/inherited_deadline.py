@@ -55,7 +55,8 @@ class Deadline:
         self.seconds = seconds
 
     def expired(self, call: Any, waited: float) -> TimedOut:
-        """Return the `TimedOut` of a call that this deadline ended. It is no evidence: the caller set the limit."""
+        """Return the `TimedOut` of a call that this deadline ended. The error is no evidence: the caller set the
+        limit."""
         return TimedOut(
             f"the deadline of {self.seconds:g} s, set by the caller, has passed",
             policy=self.name,

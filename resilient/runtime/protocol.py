@@ -45,7 +45,7 @@ class Limit(Protocol):
 
     @property
     def at(self) -> float | None:
-        """The moment at which it expires, of a deadline; None: `seconds` after `within` begins."""
+        """For a deadline: the moment at which the limit expires. None: it expires `seconds` after `within` begins."""
         ...
 
     def expired(self, call: Any, waited: float) -> TimedOut:

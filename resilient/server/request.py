@@ -81,7 +81,7 @@ CLIENT_DEADLINE = "deadline"
 
 
 class ErrorAnswer(Exception):
-    """The application answered with 500 or more, or not at all. It is the error of such a call in events.
+    """The error, in events, of a request that the application answered with 500 or more, or not at all.
 
     Attributes:
         status: of the answer; 500 without an answer.
@@ -164,7 +164,8 @@ class Request(Deadline):
         return MAX_DEADLINE if self.is_own else CLIENT_DEADLINE
 
     def expired(self, call: Any = None, waited: float = 0.0) -> TimedOut:
-        """Return the error of a call that this deadline ended. It is no evidence: calls inside have inherited it."""
+        """Return the error of a call that this deadline ended. The error is no evidence: calls inside have inherited
+        the deadline."""
         whose = f"{MAX_DEADLINE}={self.seconds:g} s" if self.is_own else f"the deadline of {self.seconds:g} s"
         doing = " while the request's body was awaited" if self.awaits_body else ""
         return TimedOut(f"{whose} has passed{doing}", policy=self.name, seconds=self.seconds, evidence=False)
@@ -224,7 +225,8 @@ class Request(Deadline):
     # -- the body ---------------------------------------------------------------------------------------------------
 
     def expect_body(self, upload: Upload, max_seconds: float, client_deadline: tuple[float, float]) -> None:
-        """Make the request wait for its body (state reading). The arguments are the attributes of these names."""
+        """Make the request wait for its body (state "reading"). The arguments are stored as the attributes of the same
+        names."""
         self.upload = upload
         self.awaits_body = True
         self.max_seconds, self.client_deadline = max_seconds, client_deadline
@@ -307,7 +309,7 @@ class Request(Deadline):
         return self.is_over and not self.response_begun
 
     def has_passed(self) -> bool:
-        """Whether there is a deadline, and it has passed."""
+        """Whether the request has a deadline that has passed."""
         return self.at < math.inf and self.runtime.now() >= self.at
 
     # -- the end ----------------------------------------------------------------------------------------------------

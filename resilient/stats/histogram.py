@@ -89,7 +89,8 @@ class Histogram:
 
     @property
     def value(self) -> float | None:
-        """The quantile in seconds, or None while it warms up. One of some 1,000 values, so it is often the same."""
+        """The quantile in seconds, or None during the warm-up. It has one of some 1,000 values, so it often stays the
+        same."""
         at = self.at
         return None if at < 0 else _VALUES[at]
 

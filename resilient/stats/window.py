@@ -96,7 +96,7 @@ class _Slice:
 
 
 class TimeWindow:
-    """The last `seconds`, in `slices` equal parts: a call is forgotten when its whole slice is too old."""
+    """The last `seconds`, in `slices` equal parts: a call leaves the window when its whole slice is too old."""
 
     __slots__ = ("_begin", "_current", "_earlier", "_end", "_lock", "failures", "seconds", "slows", "steady")
 
@@ -143,7 +143,7 @@ class TimeWindow:
             current.slows += 1
 
     def _turn(self, now: float) -> None:
-        """Begin the slice that holds `now`, and forget those that have left the window."""
+        """Begin the slice that holds `now`, and remove the slices that have left the window."""
         with self._lock:
             if now < self._begin - CLOCK_CHANGE:
                 self.clear()

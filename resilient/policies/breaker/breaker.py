@@ -167,7 +167,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
 
     @property
     def _facade(self) -> Facade:
-        """The pybreaker object, made when it is first needed: most circuits never need one."""
+        """The pybreaker object of this breaker, made when it is first needed: most breakers never need one."""
         if self._mirror is None:
             with _lock:
                 if self._mirror is None:

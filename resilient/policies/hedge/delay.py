@@ -81,7 +81,7 @@ class quantile:
 
     @property
     def samples(self) -> int:
-        """How many calls are observed before the delay is known: `warm_up`, or its default."""
+        """The number of calls that are observed before the delay is known: `warm_up`, or its default."""
         return max(1, round(BEYOND / (1 - self.share))) if self.warm_up is None else self.warm_up
 
     def first(self, more: int) -> Delays:
@@ -146,7 +146,7 @@ class PerKey:
 
     @atomic
     def of(self, key: Hashable) -> Observed:
-        """The observed latencies of a key; new ones if it has none yet."""
+        """The observed latencies of a key, made if the key is new."""
         table = self._table
         try:
             observed = table[key]

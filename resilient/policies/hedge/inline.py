@@ -47,7 +47,7 @@ class InlineCopy:
         self.pause = 0.0
 
     def take(self) -> Any:
-        """Return its result, or raise its error, as the outcome of the hedged call."""
+        """Return the result of this copy, or raise its error, as the outcome of the hedged call."""
         error = self.error
         if error is None:
             return self.result

@@ -69,7 +69,8 @@ class LatencySample:
         self.observed = None
 
     def unanswered(self, call: Call) -> None:
-        """Record a copy that is given up without an answer: its age so far counts if it is beyond the hedge delay."""
+        """Record a copy that is given up without an answer: the copy's age so far counts if it is beyond the hedge
+        delay."""
         observed, self.observed = self.observed, None
         if observed is not None and self._late is not None:
             age = self.age(call)

@@ -242,8 +242,8 @@ class Race(LatencySample):
 
     @atomic
     def _copy_ended(self, copy: BackgroundCall) -> bool:
-        """Take in a copy that has ended, in its own task or thread. Returns whether the race is over; then the copy
-        closes its result itself."""
+        """Add `copy`, which has ended, to the race; called in the copy's task or thread. Returns whether the race is
+        already over: then the copy closes its result itself."""
         if self._over:
             if copy.result is self.taken:
                 copy.result = None

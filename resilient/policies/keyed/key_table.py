@@ -205,7 +205,7 @@ class KeyTable(Emitter):
 
 
 def _is_given_the_same(gate: Gate, other: Gate) -> bool:
-    """Whether two gates were made with the same objects, as they are by one line of code with constants."""
+    """Whether two gates were made with the same objects, as by one line of code whose arguments are constants."""
     (args, kwargs), (others, named) = gate._init_args, other._init_args
     return (
         len(args) == len(others)

@@ -84,7 +84,7 @@ class Settings:
 
 
 class RetryState:
-    """A Retry in one pipeline: makes the attempts of each call. What is known of one call is local to `go_on`.
+    """A Retry in one pipeline: makes the attempts of each call. The state of one call is local to `go_on`.
 
     A call enters by one of three methods; each of them leaves the further attempts to `go_on`.
 

@@ -101,7 +101,7 @@ _ERRORS_ONLY = {
 
 
 def looks_at_errors_only(strategy: Strategy) -> bool:
-    """Whether a tenacity retry strategy repeats no call for its result, so that it need not be asked about results."""
+    """Whether a tenacity retry strategy repeats no call for its result, so that it need not be called with results."""
     if isinstance(strategy, tenacity.retry_any | tenacity.retry_all):
         return all(looks_at_errors_only(each) for each in strategy.retries)
     return type(strategy) in _ERRORS_ONLY
@@ -124,7 +124,7 @@ def awaits(strategy: Strategy) -> bool:
 
 
 def _name(strategy: Strategy) -> str:
-    """The name of a strategy: of its class, or of the function."""
+    """The name of a strategy: the name of its class, or of the function."""
     return getattr(strategy, "__qualname__", None) or type(strategy).__name__
 
 
