@@ -2,7 +2,7 @@
 
 import gc
 
-from resilient.events import Event, LimitChanged
+from resilient.events import Event, LimitChanged, listen
 from resilient.events.channel import Channel, Emitter
 
 
@@ -38,3 +38,14 @@ def test_emitter_keeps_no_pipeline_in_memory() -> None:
     emitter._attach(kept)
     assert emitter._attached() == [kept]
     assert len(emitter._channels) == 1
+
+
+def test_listener_of_all_pipelines_gets_an_event_once_from_pipelines_of_one_name() -> None:
+    """As from a pipeline and its variations by `with_`, which share their policies."""
+    emitter, channels, heard = Emitter(), [Channel("one"), Channel("one"), Channel("other")], list[Event]()
+    for channel in channels:
+        emitter._attach(channel)
+    stop = listen(heard.append, LimitChanged)
+    emitted(emitter)
+    stop()
+    assert heard == [LimitChanged(name, 1.0, "limit", 20, 22, "why") for name in ("one", "other")]
