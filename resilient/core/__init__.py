@@ -1,34 +1,34 @@
-"""The contract between policies and pipelines, and what all policies share.
+"""The contract between policies and pipelines, and the parts that all policies share.
 
 An author of a policy imports from here (see docs/custom-policies.md); the rest serves the policies of this library.
 
 The contract:
 
-    policy             a policy: its facts, its copies, what a pipeline asks of it; and the Wrap, which runs calls
+    policy             a policy: its facts, its copies, what a pipeline calls; and the Wrap, which runs calls
     gate               the Gate, which decides before a call and learns after it
-    facts              what a policy states about itself: for lint, for explain, and for the code that binds it
-    context            what a pipeline gives its policies: name, classifier, channel of events, mode
+    facts              the facts that a policy states about itself: for lint, explain, and the code that binds it
+    context            the context that policies share: the pipeline's name, classifier, channel of events, mode
     layer              a policy bound to the layer inside it
     call               one guarded call: its function, its runtime, its attempt, its deadline
 
 What outcomes mean:
 
     classify           the classifier of a pipeline
-    verdict            what one outcome means for the policies
-    known_errors       what the errors of well-known clients mean
-    result             what can be found out about a result from its type
+    verdict            the meaning of one outcome for the policies
+    known_errors       the meaning of the errors of well-known clients
+    result             facts about a result, found from its type
     lifecycle          results that go on after they were returned
     callbacks          errors of the user's own predicates, keys and hooks
     pushback           the pause that a server asks for
 
 What calls carry:
 
-    current_call       what a guarded function can find out about the call it is in
-    call_options       what a call itself asks for
+    current_call       facts about the current call, for a guarded function
+    call_options       options that a call itself asks for
     deadline           the time by which everything inside has to end
     priority           which calls go first when there is not room for all
     headers            the headers that carry deadline, priority and attempt to a server
-    budget             what pays for further requests
+    budget             the tokens that pay for further requests
     background         calls that run beside their caller
     emit               the events of attempts and calls
 
@@ -42,7 +42,7 @@ Gates together:
 
 What explain asks:
 
-    worst_case         the worst that a pipeline can cost a call
+    worst_case         the worst case of a call through a pipeline
     levels             each policy around the rest of its pipeline
     stop               when repeated runs end
 """

@@ -37,7 +37,8 @@ class Budget:
             small cap recovers, and Finagle's 0.2 with 10 a second per client in reserve never does). A hedge that
             fires at a rate of p needs a ratio of at least 2 p, or it starves.
         reserve: tokens at the start, and what an idle budget keeps. Default 1: a small client may repeat its first
-            failure, and a thousand of them together do not make a storm. Once spent it comes back by successes only.
+            failure, and a thousand of them together do not make a storm. Once spent, the reserve is only earned back by
+            successes.
         cap: the most tokens that can be saved. Default 10.
         ttl: seconds in which the tokens above the reserve fade to 1/e. Default 10 (Finagle): successes of an hour ago
             do not pay for a present outage.
@@ -117,7 +118,7 @@ class Budget:
         return self._balance(now, self.earned)
 
     def _balance(self, now: float, successes: int) -> float:
-        """Return the tokens there are at the time `now`, with so many new `successes`: saved tokens have faded since
+        """Return the number of tokens at the time `now`, after `successes` new successes: saved tokens have faded since
         the last `spend`, and the successes came evenly over that time."""
         tokens, earned = self._tokens, successes * self.ratio
         missing = self.reserve - tokens

@@ -1,4 +1,4 @@
-"""One guarded call: what is called, where it runs, and how far it is."""
+"""One guarded call: its function, its runtime, and its progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Call", "Fork", "name_of"]
 
 
 class Call:
-    """Travels inward through the policies of a pipeline, one object for all attempts of a logical call.
+    """One logical call: one object for all its attempts, which the policies of a pipeline pass inward.
 
     Attributes:
         fn, args, kwargs: the user's function and arguments.
@@ -33,10 +33,10 @@ class Call:
 
     These are unset until they are needed:
 
-        queued_at: the time since when it waits in a local queue; None: it waits in none. Set from the start on forks,
-            because only these are read from outside.
+        queued_at: the time since which the call waits in a local queue; None: it waits in none. Set from the start on
+            forks, because only these are read from outside.
         requests: how often the function was called, hedges included. Counted only while there are listeners.
-        identity: its id, made when it is first read.
+        identity: the id of the call, made when it is first read.
         substituted_at: the attempt for which a policy answered in the dependency's place (`Facts.substitutes`).
     """
 

@@ -22,7 +22,7 @@ class CallOptions:
         has_dependencies: whether calls of one pipeline go to several dependencies, each with a budget of its own. If
             not, `dependency` is not called for each success.
         leaves_repeating: whether a call is not repeated if it is part of another call that is.
-        assumes: what explanations of pipelines take for granted of these calls, in sentences.
+        assumes: sentences about what explanations of pipelines assume about these calls.
     """
 
     has_dependencies: bool = False

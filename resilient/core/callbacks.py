@@ -1,4 +1,4 @@
-"""Errors of callbacks: what a classifier, a predicate, a strategy, a hook or a key function of the user raises.
+"""Errors of callbacks: of the user's own classifiers, predicates, strategies, hooks and key functions.
 
 The dependency has no part in such an error. It is not classified, counted or repeated, and no Fallback answers for it.
 So it leaves the callback as a `CallbackError`, which is no `Exception` and so passes all policies. The outermost
@@ -19,9 +19,10 @@ class CallbackError(BaseException):
     """Carries the error of a callback past all policies. The outermost pipeline raises that error, by `raise_original`.
 
     Attributes:
-        error: what the callback raised. If the callback was called about an error, its chain of contexts ends there.
-        about: what the callback was called about: an error; a result, which no caller gets, and which the outermost
-            pipeline closes; or None.
+        error: the error that the callback raised. If the callback was called with an error, its chain of contexts ends
+            there.
+        about: the outcome with which the callback was called: an error; a result, which no caller gets, and which the
+            outermost pipeline closes; or None.
     """
 
     def __init__(self, error: Exception, about: object = None) -> None:

@@ -23,7 +23,8 @@ IN_SHADOW = "in shadow mode it only counts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a policy states about itself. A policy that states nothing runs a call once, at once, and learns nothing.
+    """The facts that a policy states about itself. A policy that states nothing runs a call once, at once, and learns
+    nothing.
 
     How its code is bound:
 

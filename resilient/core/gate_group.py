@@ -5,7 +5,8 @@ which calls a `GateGroup` for everything else. These rules hold at every await:
 
 - *All or nothing.* When a later gate refuses, or the call is cancelled in a queue, earlier gates get their tickets
   back, innermost first.
-- *No stale admissions.* After a wait, gates that decide by evidence and admitted the call before it are asked again.
+- *No stale admissions.* After a wait, gates that decide by evidence must admit the call again if they admitted it
+  before the wait.
 - *Evidence is what the dependency did.* After an outcome that says nothing, tickets are released and no gate learns. A
   call that was cut short is a failure if it had reached its configured limit (the nearest Timeout of its pipeline, or
   else the gate's `slow`), and nothing if it was younger; time in local queues does not count as its age. A call that
@@ -125,7 +126,8 @@ class GateGroup:
         return held
 
     def _ask_again(self, held: list[Ticket | None], call: Call) -> bool:
-        """Ask the gates outside the last one again, if they decide by evidence, which may have changed during the wait.
+        """Call `admit` again on the gates outside the last one that decide by evidence, which may have changed during
+        the wait.
 
         Returns whether all admit the call. If one makes it wait, the gates inside that one get their tickets back: a
         call that waits at an outer gate must not hold a permit for which other calls wait at an inner one.

@@ -1,9 +1,9 @@
-"""Layers: what a pipeline is made of, once its policies are bound to each other.
+"""Layers: the parts of a pipeline whose policies are bound to each other.
 
 A layer is a function of a `Call` that runs one policy and everything inside it. Policies are bound from the inside out,
-so each one knows the layer inside it when it makes its own. How cheap its layer can be depends on that one: around a
-plain function, for example, it needs no coroutine. So a layer is handed on as a `BoundLayer`, the function together
-with such facts. They are read while layers are bound, never at a call.
+so each one knows the layer inside it when it makes its own. How cheap its own layer can be depends on the inner one:
+around a plain function, for example, it needs no coroutine. So a layer is passed on as a `BoundLayer`: the function,
+and such facts about it. The facts are read while layers are bound, never at a call.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Layer = Callable[[Call], Coroutine[Any, Any, Any]]
 """The rest of a pipeline, as the policy around it calls it."""
 
 Recovery = Callable[[Call, Exception], Coroutine[Any, Any, Any] | None]
-"""Handles a failure of the layer inside it. Returns a coroutine whose result or error the caller gets; or None if it
-does not handle this error, which then goes on to the caller."""
+"""A function that handles a failure of the layer inside it. Returns a coroutine whose result or error the caller gets;
+or None if it does not handle this error, which then goes on to the caller."""
 
 Watch = Callable[[Call, Any, Exception | None], None]
 """Called at the end of each call: with the call's result and None, or with None and the call's error."""

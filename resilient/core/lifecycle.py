@@ -1,9 +1,9 @@
 """The lifecycle of results: whether the end of a returned result is still unknown, how its end is followed, and what a
 result costs that a later attempt replaces.
 
-Most results are complete when a function returns them. `ResultLifecycle` describes these, and is what every pipeline
-has by default (`PLAIN_RESULTS`). A response whose body is still to come is not complete: its body may yet fail, and it
-holds a connection. A subclass describes such results (for HTTP: `resilient.http.lifecycle`).
+Most results are complete when a function returns them. `ResultLifecycle` describes these, and is the default of every
+pipeline (`PLAIN_RESULTS`). A response whose body is still to come is not complete: its body may yet fail, and it holds
+a connection. A subclass describes such results (for HTTP: `resilient.http.lifecycle`).
 
 The classifier of a pipeline says what an outcome means; the lifecycle says when it is known. A `PipelineContext` holds
 both. Transports set the lifecycle when they derive their pipeline from the user's.

@@ -1,4 +1,4 @@
-"""A policy: what gates and wraps have in common, and the wrap.
+"""Policies: the base of gates and wraps, and the wrap.
 
 A **Gate** (`resilient.core.gate`) decides before a call and learns after it, and never runs the call itself: bulkhead,
 breaker, rate limit. A **Wrap** runs the rest zero, one or many times: retry, timeout, hedge, fallback.

@@ -1,10 +1,10 @@
 """The worst case of a pipeline, computed before it runs: the terms in which each policy says what a call costs at
 worst.
 
-`Policy.worst` gets the surroundings of the policy, as the time that the deadlines around it leave, and the cost of the
-policies inside it. It returns a `WorstCase`, with each quantity as two figures. `sure` can happen: some dependency, and
-some traffic of others, makes it happen. More than `most` cannot happen. Where both are equal the worst case is exactly
-known; elsewhere it is bounded. `resilient.explain` puts the policies of a pipeline together.
+`Policy.worst` gets the surroundings of the policy, such as the time that the deadlines around it leave, and the cost of
+the policies inside it. It returns a `WorstCase`, with each quantity as two figures. `sure` can happen: some dependency,
+and some traffic of others, makes it happen. More than `most` cannot happen. Where both are equal the worst case is
+exactly known; elsewhere it is bounded. `resilient.explain` puts the policies of a pipeline together.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _times(amount: float, times: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What surrounds a policy in its pipeline, as far as the policy's cost depends on it.
+    """The surroundings of a policy in its pipeline, as far as the policy's cost depends on them.
 
     Attributes:
         within: seconds until the nearest deadline; infinite without one.
@@ -119,7 +119,7 @@ class WorstCase:
         max_failing_runs: consecutive failing runs of one call that the inner gates are certain to admit.
         at_once: concurrent runs of one call that the inner gates are certain to admit.
         fails: whether it can end in a failure that is worth repeating.
-        asks: whether it can take its longest and then end in a failure that asks for a pause.
+        asks: whether it can take its longest time, and then end in a failure that asks for a pause.
         smooth: whether it can take any time up to its longest.
     """
 
@@ -332,7 +332,7 @@ def _greedy(inner: InnerCost, around: Surroundings, runs: float, plan: _Plan, *,
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run inside a policy ended.
+    """The end of a run inside a policy.
 
     Attributes:
         error: the error that it raised; None: it returned a result.
@@ -355,7 +355,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What a policy does with an outcome of an inner policy.
+    """The reaction of a policy to an outcome of an inner policy.
 
     Attributes:
         does: a text about what the policy does.

@@ -21,7 +21,7 @@ length of the outage of a killed process depends on how fast this machine starts
 
 What runs:
 
-    faults        what goes wrong, and when
+    faults        the faults, and their times
     server        one server process, with its faults
     fleet         the server processes of one side
     service       the two clients

@@ -15,7 +15,7 @@ bodies           the bodies of responses, each of which adds one thing to the cl
 reading          reads the body of a response as a part of the attempt
 request_bodies   the bodies of requests, which may have to be sent again
 streams          the classes of bodies for one client library
-library          what the transports need of one client library: streams, errors, whether its client reads the body
+library          the parts of one client library that transports use: streams, errors, whether its client reads the body
 delegate         the base classes of transports around another one, and of bodies around the client's own
 connections      repairs of a client's connection pool, for requests that are cancelled
 http2            repairs of one HTTP/2 connection: its streams, and the queue for them

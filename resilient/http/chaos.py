@@ -75,7 +75,7 @@ BODILESS = frozenset({204, 304})
 
 
 class HttpChaos(Emitter, Generic[Inner]):
-    """Injects faults into requests, as if the network or the server had them.
+    """Injects faults into requests, as if they were faults of the network or the server.
 
     Args:
         faults: faults of `resilient.faults`, each with its share, time and targets. Those that are drawn for a request

@@ -1,4 +1,4 @@
-"""Classifies the outcome of a request, and decides whether the request may be sent again after it.
+"""Classifiers of the outcomes of requests, which also decide whether a request may be sent again.
 
 `HttpClassifier` is the default of pipelines without a classifier of their own. `TransportClassifier` makes the verdicts
 of any classifier final for requests that are not safe to repeat.

@@ -1,6 +1,6 @@
 """Base classes of transports around another one, and of bodies around the client's own.
 
-They delegate what they do not change: closing, entering and leaving, and reading.
+They pass on the operations that they do not change: closing, entering and leaving, and reading.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ or in one, with the client's own options, proxies of the environment included:
 
     client = AsyncClient(standard("users"), http2=True)
 
-Users of httpx2 find what they know: the response of the last attempt is returned, error statuses included, and all
+A guarded client behaves as httpx2 does: the response of the last attempt is returned, error statuses included, and all
 exceptions are httpx2's own, our rejections (`CircuitOpen`, ...) and `TimedOut` included. The client handles redirects,
 authentication and cookies, so each request of a redirect chain is a call of its own.
 

@@ -53,7 +53,7 @@ class Library:
         """Whether the user, not the client, reads the body of the response: the argument `stream` of the nearest `send`
         on the call stack. Tracers and other transports, with any names, may be in between.
 
-        Looking at frames is slow, and reading a frame's locals is slower. So the caller of `send` is looked at first:
+        Looking at frames is slow, and reading a frame's locals is slower. So the caller of `send` is examined first:
         mostly it is the client's `request`, which reads all bodies. The locals of `send` are read only if the caller is
         neither `request` nor `stream`. A stack without a client ends at the event loop: the code of its frame there is
         remembered, because no client can be above that code.

@@ -1,7 +1,8 @@
 """The lifecycle of HTTP responses: a response is open until its body has ended, and holds its connection until then.
 
 Before a further attempt, a response that may be replaced is set aside: its body is read, so that its connection is free
-for that attempt. Not more is read than a connection is worth: a long body keeps its connection.
+for that attempt. Only a limited number of bytes is read, because a long body costs more than a new connection: such a
+body keeps its connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the body of a response as a part of the attempt, so that the attempt fails if the body does.
+"""Reading of the body of a response as a part of the attempt, so that the attempt fails if the body fails.
 
 Up to a number of bytes are read; a longer body is handed over with what was read of it.
 """

@@ -1,7 +1,7 @@
 """Bodies of requests, which may have to be sent again.
 
 A body may be bytes, a file, an iterator, or a form with files. Some can be sent twice as they are, some after they were
-read or rewound, and some only once. `make_ready` finds out which. No body is ever sent in part.
+read or rewound, and some only once. `make_ready` finds out which. A body is never sent in part.
 """
 
 from __future__ import annotations

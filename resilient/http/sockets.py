@@ -21,7 +21,7 @@ __all__ = ["Socket", "WithoutTurns", "run_until_blocked"]
 
 MAX_TURNS = 200
 """The longest run of turns that is left out: httpcore takes 99 when it opens an HTTP/2 connection. A coroutine with
-more does wait for the event loop: anyio waits so, in a scope whose time is over, until it is cancelled."""
+more turns really waits for the event loop: so does anyio, in a scope whose time is over, until it is cancelled."""
 
 
 class WithoutTurns:

@@ -20,7 +20,7 @@ class Streams:
 
     Args:
         library: the module of the library.
-        timed_out: the class of the error that a body raises that takes too long.
+        timed_out: the class of the error of a body that takes too long.
 
     Attributes:
         bytes: the library's own class, for a body in memory.

@@ -50,8 +50,8 @@ def total_limit(pipeline: Pipeline) -> tuple[float | None, bool]:
 def is_in_time(request: Any, left: float) -> bool:
     """Whether the client's own timeouts end a request within `left` seconds.
 
-    An asynchronous attempt is ended by its Timeout in any case, so there a hundredth more is allowed: timeouts of a
-    client that are as long as the attempt, as those of `AsyncClient` by default, need not be changed.
+    An asynchronous attempt is ended by its Timeout in any case. So there a hundredth more is allowed: a client's
+    timeouts that are as long as the attempt (the default of `AsyncClient`) need not be changed.
     """
     try:
         limit = request.extensions["timeout"]

@@ -2,10 +2,10 @@
 
 A world, as data:
 
-    distributions     how long work takes
-    load              who calls, and when
-    service_plan      what a service is like: servers, workers, queues, the network
-    calls             what calls are made with and answered, where policies look at that
+    distributions     durations of work
+    load              calls of clients, and their times
+    service_plan      a service: servers, workers, queues, the network
+    calls             arguments and answers of calls, where policies look at them
     scenario          all of it: loads, a service, faults, and the pipelines to try
     scenario_checks   scenarios that could not show anything, and are refused
 
@@ -31,7 +31,7 @@ One run:
     server            one server: workers and a queue
     admission         the policies in front of a server
     request           one request
-    answers           what the service answers, and the errors that a call ends with
+    answers           the answers of the service, and the errors with which a call ends
     policy_states     the state of the policies at a moment
     run               the record of the run
 
@@ -42,7 +42,7 @@ The results:
     percentile        percentiles by nearest rank
     recovery          when a service has recovered from its faults, and when that cannot be measured
     objectives        bounds on measures: met, missed, or not measurable; and what was not tested
-    estimate          what a simulation takes, before it begins
+    estimate          the time and memory that a simulation takes, before it begins
     plot              a plot over time
     image_files       figures as PNG, SVG or PDF
 
@@ -50,7 +50,7 @@ A recorded trace as a scenario:
 
     replay            the load of the trace, and a service that answers as the recorded one did
     recorded_errors   the errors of the trace, as exceptions
-    trace_report      what a user must know of the recorded calls and their errors
+    trace_report      the report on the recorded calls and their errors
 
 A former path:
 

@@ -1,4 +1,4 @@
-"""The load of a world: who calls, and when. A world may have several loads.
+"""The load of a world: the calls of its clients, and their times. A world may have several loads.
 
 Poisson     many independent users: a given rate of calls, whatever happens (an open loop)
 Closed      users that wait for their answer, think, and call again: they slow down as the service does

@@ -24,7 +24,7 @@ class Scenario:
 
     Args:
         duration: seconds in which calls are made.
-        loads: who calls, and when.
+        loads: the calls of clients, and their times.
         service: the service that is called.
         clients: number of clients, each with its own pipeline.
         keys: number of keys (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.

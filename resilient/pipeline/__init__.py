@@ -9,7 +9,7 @@ lint                 wrong orders, and plans that cannot work, found when a pipe
 
 From policies to a guarded function:
 
-functions            what can be guarded, and the innermost layer, which calls it
+functions            the functions that can be guarded, and the innermost layer, which calls them
 bindings             the policies of one pipeline around functions, blocks and nested pipelines
 compose              binds policies, outermost first, into layers
 gate_layer           compiles the gate layers, the outermost of which stands in place of the function

@@ -147,7 +147,7 @@ class Attempt:
     Attributes:
         number: the number of the attempt, from 1.
         result: the result of the block, for a classifier that judges results. Set it in the block. A block that sets
-            none and raises nothing is a success; the classifier is not asked.
+            none and raises nothing is a success; the classifier is not called.
     """
 
     result: Any = None

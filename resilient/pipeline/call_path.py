@@ -8,7 +8,7 @@ again. There is more than one writing because each addition costs time that most
 
 1. **Inside a policy that wraps** (`inside`). The gates admit the call, or it waits in a queue. The layer inside them
    runs. Then the gates learn how it ended and take their tickets back, innermost first. A failure goes to the policies
-   that act only then (`Recovery`); they may run the gates again.
+   that act only after a failure (`Recovery`); they may run the gates again.
 2. **In place of the function** (`outermost`): the common case of a whole call. Added to 1: the call is counted as in
    flight. A `Call` is made, at once if gates need it, else after a failure. A success is paid into budgets. An error
    of the caller's own code (a predicate, a key) is raised as itself. `CallEnded` is emitted if listeners want only that

@@ -129,7 +129,7 @@ __all__ = ["Composed", "guard_with", "layer_of"]
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """The policies of a pipeline, bound to each other, in the parts that the outermost gate layer is made of.
+    """The policies of a pipeline, bound to each other, as the parts of the outermost gate layer.
 
     Attributes:
         recover: the outermost policies that act only after a failure; None if there are none.

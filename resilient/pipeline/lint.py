@@ -1,4 +1,5 @@
-"""Lint: finds settings that cannot work when a pipeline is built. An order is wrong, or a plan does not fit its total.
+"""Lint: finds, when a pipeline is built, settings that cannot work: a wrong order of policies, or a plan that does not
+fit its total.
 
 Each finding says what is wrong, why it matters, and what to write instead. The rules read the facts that policies state
 about themselves (`Policy.facts`), not their classes, so they hold for users' policies, too.
@@ -20,7 +21,8 @@ __all__ = ["Finding", "examine", "examine_stack", "report"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that cannot work: what is wrong, why, and what to write instead; all as parts of a sentence."""
+    """One order or setting that cannot work: what is wrong, why, and what to write instead; all as parts of a
+    sentence."""
 
     what: str
     why: str

@@ -378,8 +378,8 @@ def _policies_beneath(fn: Any) -> list[Policy]:
 
 
 def own_budgets(policies: Sequence[Policy]) -> list[Budget]:
-    """The budgets that a success of a pipeline of these policies pays into. Those of nested pipelines are left out:
-    these pay into them, and a success counts once."""
+    """The budgets that a success of a pipeline of these policies pays into. Budgets of nested pipelines are left out:
+    the nested pipelines pay into them, and a success counts once."""
     nested = {each.facts.budget for each in flat(policy for policy in policies if isinstance(policy, Pipeline))}
     found = dict.fromkeys(policy.facts.budget for policy in policies)
     return [budget for budget in found if budget is not None and budget not in nested]

@@ -28,7 +28,7 @@ class Switch:
 
 
 def switch(mode: Mode | None) -> Switch:
-    """Set the mode of all pipelines that have none of their own.
+    """Set the mode of all pipelines that have no mode of their own.
 
     "on"; "off": functions run unguarded; "once": no second attempts; "instant": no waits between attempts; None: the
     same as "on". For tests (`with switch("instant"): ...`) and for operations (`switch("off")` stays).

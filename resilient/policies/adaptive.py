@@ -1,4 +1,4 @@
-"""AdaptiveLimit: limits concurrent calls to what the dependency can process, which their durations tell.
+"""AdaptiveLimit: limits concurrent calls to the number that the dependency can process, as their durations show.
 
 A fixed limit is wrong by next week: too high, and calls wait at the dependency until their callers have gone; too low,
 and calls are refused that could be served. Here each window of time ends with a new limit, from a rule that can be
@@ -59,7 +59,7 @@ class _Count:
 
 
 class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority")):
-    """Limits concurrent calls, and adapts the limit to what the dependency can process.
+    """Limits concurrent calls, and adapts the limit to the number that the dependency can process.
 
     Args:
         initial: the first limit. Default 20 (Netflix).

@@ -48,7 +48,7 @@ class Bulkhead(Gate, example="100"):
 
     Args:
         max_concurrent: permits. Default 100 (Microsoft's default of 1,000 is for a whole process; a single dependency
-            that needs more than 100 at once is rare, and says so).
+            rarely needs more than 100 at once).
         queue: how many calls may wait for a permit; 0 (the default, as Microsoft's): none.
         queue_timeout: seconds a call waits for a permit at most; None: until its deadline.
         shadow: count the calls that it would have refused or queued, and admit all.

@@ -1,8 +1,8 @@
 """Fallback: another answer for a call that failed.
 
-A stale price, an empty list, the answer of another service: whatever the caller can go on with. It belongs outermost,
-so that it answers for every failure inside. Each substitute is reported by an event, `FellBack`, so that an outage
-behind it does not go unnoticed.
+A stale price, an empty list, the answer of another service: any answer that is of use to the caller. A Fallback belongs
+outermost, so that it answers for every failure inside. Each substitute is reported by an event, `FellBack`, so that an
+outage behind it does not go unnoticed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An answer that comes when the caller cannot use it any more is worth nothing, and waiting for it holds permits and
 connections. The outermost Timeout limits the whole call, waits and retries included; the innermost one limits each
-attempt. The outer one is a deadline that inner policies know: no backoff or queue wait starts that would outlive it.
+attempt. The outer one is a deadline for inner policies: no backoff or queue wait starts that would outlive it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Timeout(Wrap, example="2"):
         abandon: for work that must not be cancelled (a commit): at the limit, and when the caller is cancelled, it goes
             on in a task of its own (around a `def` in its thread: `thread=True` is needed, too), and its end becomes an
             event. Guarded calls in it do not inherit the caller's deadlines, which do not limit this work.
-        max_abandoned: how much abandoned work may run at a time; with more, calls are refused (`Rejected`). Default
-            100.
+        max_abandoned: how many abandoned calls may run at a time; while so many run, further calls are refused
+            (`Rejected`). Default 100.
         name: for events and errors; default "Timeout".
     """
 

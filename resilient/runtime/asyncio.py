@@ -25,7 +25,7 @@ if sys.version_info < (3, 12):  # where `current_task` is written in Python, and
 
 
 _forks = 0
-"""How many forks lie between the first process and this one. An event loop runs only in the process that made it."""
+"""The number of forks between the first process and this one. An event loop runs only in the process that made it."""
 
 
 class AsyncioRuntime:
@@ -253,7 +253,7 @@ def _begin(loop: AbstractEventLoop) -> AsyncioRuntime:
 @in_forked_child
 def _drop_parents_runtime() -> None:
     """In a forked child: drop the runtime of the parent's loop, to which the hooks still lead, though no loop runs
-    here. What the parent's calls leave behind when they are collected in the child never ends, and counts as closed."""
+    here. Coroutines of the parent's calls that are collected in the child never end there, and count as closed."""
     global _forks
     _forks += 1
     hook = get_asyncgen_hooks()[0]

@@ -24,7 +24,7 @@ of a Python call: code that calls `inherit` sets `seen.any` first, and `restore`
 
 
 class _Seen:
-    """Flags of this process, so that calls need not look for deadlines before there is one.
+    """Flags of this process. Because of them, calls look for deadlines only after one was set.
 
     Attributes:
         any: whether a deadline was ever set.

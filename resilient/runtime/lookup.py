@@ -11,8 +11,8 @@ from resilient.runtime.protocol import Runtime
 __all__ = ["TRIO", "VIRTUAL", "current", "current_async"]
 
 TRIO, VIRTUAL = "trio", "resilient.runtime.virtual"
-"""The modules of runtimes with clocks of their own. While neither is loaded there is one clock, and code that only
-reads the time need not find its runtime, which would cost more than all else."""
+"""The modules of runtimes with clocks of their own. While neither module is loaded there is only one clock. Then code
+that only reads the time need not find its runtime, which would cost more than all the rest."""
 
 
 def current_async() -> Runtime:

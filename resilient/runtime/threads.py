@@ -3,7 +3,7 @@
 The policies are coroutines all the same. Here nothing in them ever suspends, so one `send(None)` runs a whole call to
 its end (`drive`). Python cannot stop a running thread; so a Timeout around a `def` is a *cooperative* deadline: it
 bounds what waits (queues, backoff, further attempts), but a function that has begun is not interrupted and its late
-result is returned. `Timeout(thread=True)` runs what is inside it in a thread of its own instead and stops *waiting*
+result is returned. `Timeout(thread=True)` runs the inner layers in a thread of their own instead, and stops *waiting*
 for it at the limit; the function itself runs on to its end there, holding its permits until then.
 """
 

@@ -111,8 +111,8 @@ Entries = dict[Timer, bool | None]
 class Timers:
     """All running timeouts of one length on one event loop, in the order in which they expire.
 
-    A call joins by putting its entry into `entries`, and calls `arm` if the timer fires too late for it: `next` is when
-    it fires.
+    A call joins by putting its entry into `entries`, and calls `arm` if the timer fires too late for that entry: `next`
+    is the time at which the timer fires.
     """
 
     __slots__ = ("armed", "entries", "key", "next", "runtime")

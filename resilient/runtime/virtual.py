@@ -41,8 +41,8 @@ __all__ = ["VirtualLoop", "VirtualRuntime", "run"]
 T = TypeVar("T")
 
 HOUR, MOVES = 3600.0, 100_000
-"""The limit of a run where none is given, in seconds of virtual time; and how often the clock must have moved by then:
-a run whose clock moves seldom costs nothing, and goes on."""
+"""The default limit of a run, in seconds of virtual time; and the number of moves of the clock before the limit ends a
+run: a run whose clock moves seldom costs nothing, and goes on."""
 
 STEPS, MOMENT = 1_000_000, 0.001
 """A run in which the clock moves by less than `MOMENT` seconds in `STEPS` steps of the event loop is a deadlock."""

@@ -60,7 +60,8 @@ class EntryGate(Gate):
 
 
 class UntilAnswered(Wrap):
-    """Reads the body of a request before the limit is asked, and applies the request's deadline to all that follows.
+    """Reads the body of a request before the request asks the limit for a permit, and applies the request's deadline to
+    all that follows.
 
     Args:
         limit: the middleware's `max_deadline` in seconds, or None.
@@ -108,7 +109,7 @@ def _with_body(request: Request, upload: Upload, inner: Layer) -> Layer:
     """Return a layer that runs `inner` only while the request does not wait for its body.
 
     When the application waits for more of the body, `Withdrawn` ends `inner`, which releases the permit. When the body
-    is complete, `inner` runs again, which asks the limit again.
+    is complete, `inner` runs again, and needs a permit again.
     """
 
     async def with_body(call: Call) -> Any:

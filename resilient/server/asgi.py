@@ -8,9 +8,9 @@ A client that gives up and tries again leaves its first request in the server's 
 requests soon does nothing else: it stays down long after the cause of its slowness is over. This middleware refuses
 requests that are already too late, ends requests that have become too late, and admits no more than the server can do.
 
-The middleware trusts a client's deadline and priority only if it is told to. A client that sets them chooses the moment
-at which a handler is cancelled, and can take the places of others. So `deadline_header=True` and `priority=True` are
-for servers whose clients are your own.
+The middleware trusts a client's deadline and priority only if its options say so. A client that sets them chooses the
+moment at which a handler is cancelled, and can take the places of others. So `deadline_header=True` and `priority=True`
+are for servers whose clients are your own.
 
 The guarded part of a request begins when its body is there. It ends when the response is complete, or with the first
 part of a stream (`resilient.server.request` has the table of states):
@@ -25,8 +25,8 @@ part of a stream (`resilient.server.request` has the table of states):
 - *The permit is held until the response is complete*, or until the first part of a stream. The time to the first part
   is the server's own work. The rest depends on the reader: a limit that waited for slow readers would limit readers,
   and measure their latencies. The permit is also released before the head of a response that the client does not read,
-  because it has not read an earlier response on its connection. (On trio, such a wait cannot be told from sending: the
-  response is cut off at its deadline.) Background tasks hold no permit.
+  because it has not read an earlier response on its connection. (On trio, such a wait cannot be distinguished from
+  sending: the response is cut off at its deadline.) Background tasks hold no permit.
 
 Without a limit, a deadline or a priority there is nothing to guard, and the middleware passes requests on as they are.
 It only counts each until the application has returned, so that it can be closed. While it has a listener, it guards

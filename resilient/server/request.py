@@ -8,7 +8,7 @@
     queued     the limit refuses it                                refused    the answer is 503
     queued     its deadline passes                                 late       the answer is 504
     working    the application waits for more of the body          uploading  the permit is released
-    uploading  the body is complete                                queued     the limit is asked again
+    uploading  the body is complete                                queued     it asks for a permit again
     uploading  its deadline passes                                 late       the answer is 408
     working    its deadline passes                                 late       the application is cancelled; 504
     working    its response begins with 500 or more, after the     late       it is an error page about the deadline,
@@ -98,7 +98,7 @@ class Request(Deadline):
     Attributes:
         at, seconds: of the deadline; infinite without one.
         runtime: the runtime of the server's task.
-        is_own: whether the deadline is the server's own, and not the client's.
+        is_own: whether the deadline is the server's, not the client's.
         pass_on: the server's `send`. At the end it becomes `drop_message`: copied contexts (each timer of a server has
             one) refer to the deadline, and must not keep the connection alive with it.
         pipeline_run: the suspended call of the pipeline, or None.

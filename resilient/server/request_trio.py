@@ -80,8 +80,9 @@ class RequestOnTrio(Request):
         return super().begin_response(status)
 
     async def send_head(self, message: Message) -> None:
-        """Send the head of the response. Sending always suspends under trio, so a wait for the client cannot be told
-        from sending. The deadline ends a head that the client does not read, and the limit learns nothing from it."""
+        """Send the head of the response. Sending always suspends under trio, so a wait for the client cannot be
+        distinguished from sending. The deadline ends a head that the client does not read, and the limit learns nothing
+        from it."""
         try:
             await self.pass_on(message)
         except BaseException:

@@ -1,4 +1,4 @@
-"""The delays before the further copies of a hedge: how they are asked for, and how they follow the observed latencies.
+"""The delays before the further copies of a hedge: how they are set, and how they follow the observed latencies.
 
     Hedge(delay=quantile(0.95), copies=3)      the second copy after the p95, the third 1.2 times as long after it
 

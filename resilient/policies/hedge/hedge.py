@@ -9,9 +9,9 @@ for a pause (`retry_after`). An outcome that repeating cannot change (a fatal fa
 the dependency) ends the race. Losers are cancelled; their clean-up does not delay the winner. The states of a copy
 stand in `resilient.policies.hedge.race`.
 
-The best delay is what the dependency has shown lately: `Hedge(delay=quantile(0.95))` observes how long calls take and
-waits for the p95 (see `resilient.policies.hedge.delay`). Only first copies are observed, because the end of a later one
-depends on the race (see `resilient.policies.hedge.latency_sample`).
+The best delay follows the latest latencies of the dependency: `Hedge(delay=quantile(0.95))` observes how long calls
+take and waits for the p95 (see `resilient.policies.hedge.delay`). Only first copies are observed, because the end of a
+later one depends on the race (see `resilient.policies.hedge.latency_sample`).
 
 Copies are tasks, each with its own context; the winner's context is merged back. With `inline=True` the first copy runs
 in the caller's own task, at a sixth of the cost, but its clean-up delays the winner (see `Hedge`).
@@ -60,7 +60,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             there are delays.
         key: a function that returns the key of a call from its arguments, as for `Keyed`: the latencies of each key are
             observed separately. Default None: all together. (The HTTP transports observe each origin separately.)
-        max_keys: keys that are remembered. Default 1,024, of 9 KB each.
+        max_keys: the most keys whose latencies are kept. Default 1,024, of 9 KB each.
         accept: a predicate of a result, called with each result that the pipeline does not classify as a failure. A
             result that it refuses does not win, and starts the next copy. If it raises, the caller gets its error.
         cancel: what happens to losers. "now" (default): they are cancelled. "late": they run to their own end, or to

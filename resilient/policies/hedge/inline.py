@@ -12,8 +12,8 @@
     cancelled                others cancel its task, too   lost        the CancelledError gets through
 
 The states of further copies are in `resilient.policies.hedge.race`. The first copy needs no task, no context and no
-wake-up, so a call that is not late costs a sixth of what it costs there. But the clean-up of a first copy that loses
-delays the winner. asyncio only.
+wake-up, so a call that is not late costs a sixth of a call in a plain `Race`. But the clean-up of a first copy that
+loses delays the winner. asyncio only.
 """
 
 from __future__ import annotations

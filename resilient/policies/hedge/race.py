@@ -61,7 +61,7 @@ class Settings:
         name: of the Hedge, for events.
         copies: calls at the most, the first one included.
         delays: of further copies, where no latencies are observed.
-        accept: asked about each result that is not judged a failure; None: all those are acceptable.
+        accept: called with each result that is not classified as a failure; None: all of these are acceptable.
         late: whether losers are left to end by themselves (`cancel="late"`).
         budget: pays for further copies; None: they cost nothing.
         stragglers: the losers of all races that are still ending.
@@ -138,7 +138,7 @@ class Race(LatencySample):
     Attributes:
         begun: how many copies have started.
         may_start: whether further copies may start.
-        running: copies that have started and whose end has not been looked at.
+        running: copies that have started and whose end has not been processed.
         kept: of the failed copies, the one whose outcome the caller gets if all fail.
         winner: the copy whose outcome counts.
         taken: once the race is over, the result of the winner: a loser may have the same object, which stays open.

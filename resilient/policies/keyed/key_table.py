@@ -9,10 +9,10 @@ keys:
 - A key whose gate is at rest (a closed circuit, a full bucket) is evicted when there is no room, or when it has been
   idle for too long: its gate has no more state than a new one.
 - A key whose gate is not at rest (an open circuit, a bucket that is not full) stays, and the next one is examined. If
-  no examined key can go otherwise, the least recently used of these is evicted. That costs a few calls to a dependency
+  all examined keys stay, the least recently used of them is evicted after all. That costs a few calls to a dependency
   that may still be dead, or a burst beyond a limit. If the new key were refused instead, an attacker who comes first
-  could lock out everyone else; if both were kept, he could take all memory. An isolated circuit is kept: only an
-  operator can isolate one.
+  could lock out all other keys; if both keys were kept, the attacker could use up all memory. An isolated circuit is
+  kept: only an operator can isolate one.
 """
 
 from __future__ import annotations

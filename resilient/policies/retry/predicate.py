@@ -1,4 +1,4 @@
-"""Which outcomes of an attempt a Retry repeats.
+"""The predicate of a Retry: which outcomes of an attempt are repeated.
 
     the attempt ended with ...                      is repeated
     a verdict that is final                         never

@@ -7,8 +7,8 @@ A call that succeeds runs no code of this policy; the attempts after a failure a
 `resilient.policies.retry.state`. tenacity's strategies are accepted for `stop`, `wait` and `on`, and get a real
 `RetryCallState`; our own defaults need none and cost half.
 
-When retries end, for whatever reason, the last real error or the last result comes back: the same exception object
-that the function raised, with one note of what happened; never a wrapper, and never a rejection that only ended the
+When retries end, for whatever reason, the caller gets the last real error or the last result: the same exception object
+that the function raised, with one note about the retries; never a wrapper, and never a rejection that only ended the
 attempts.
 """
 

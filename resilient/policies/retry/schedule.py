@@ -19,7 +19,7 @@ __all__ = ["Schedule"]
 
 
 class Schedule:
-    """When the attempts of a Retry begin, and when they end.
+    """The times at which the attempts of a Retry can begin and end.
 
     Args:
         attempts: how many attempts there are at the most, or None.

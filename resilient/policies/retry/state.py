@@ -175,8 +175,8 @@ class RetryState:
         """Make the attempts after the first one.
 
         Args:
-            error, result, verdict: how the first attempt ended.
-            again: the answer of `Predicate.repeats` to that.
+            error, result, verdict: of the first attempt.
+            again: the answer of `Predicate.repeats` to these.
             state: given to tenacity's strategies and hooks; None: there are none.
 
         Returns the last result, or raises the last error that was an answer of the dependency.
