@@ -60,3 +60,30 @@ async def test_function_and_block_of_the_readme_repeat_what_failed(script: tuple
     fetch = Dependency(*map(httpx.Response, script))
     await names["find"](fetch, "q")
     assert len(fetch.calls) == calls
+
+
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_a_page_lead_somewhere(name: str) -> None:
+    """Each relative link names a file of the repository."""
+    page = ROOT / name
+    links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_map_of_the_pages_leads_to_every_page() -> None:
+    """docs/README.md links to each page beside it."""
+    links = LINK.findall(DOCUMENTS["docs/README.md"])
+    assert {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"} <= set(links)
+
+
+def test_page_about_the_architecture_names_files_that_exist() -> None:
+    """A path in backticks is a file of the package, of the tests, or of the repository's root."""
+    named = re.findall(r"`([a-z_0-9/]+(?:\.py|\.toml|/))`", DOCUMENTS["docs/architecture.md"])
+    places = (ROOT, ROOT / "resilient")
+    planned = {"replicas/"}
+    missing = {name for name in named if not any((place / name).exists() for place in places)}
+    assert len(named) > 40
+    assert missing == planned
