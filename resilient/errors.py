@@ -160,7 +160,7 @@ class PipelineClosed(Rejected):
 
 
 class TimedOut(ResilientError, TimeoutError):
-    """A Timeout of the pipeline ended the call. The callee's own `TimeoutError` is never turned into this.
+    """A Timeout of the pipeline ended the call. The callee's own `TimeoutError` is never converted to this error.
 
     Attributes:
         seconds: the limit that was reached.

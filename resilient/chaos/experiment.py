@@ -41,7 +41,7 @@ class Experiment:
             `RESILIENT_CHAOS`, read now.
         rate: share of the calls that can meet a fault at all.
         seed: of the draws: the same calls in the same order meet the same faults. None: different ones each time.
-        halt_rate: it stops when a larger share of the last `halt_calls` calls has failed. None: never.
+        halt_rate: the experiment stops when a larger share of the last `halt_calls` calls has failed. None: never.
         halt_calls: the number of calls that `halt_rate` refers to.
 
     Raises `ValueError` or `TypeError` for faults that the caller cannot inject, and for values out of range.

@@ -1,6 +1,6 @@
 """Chaos: injects faults into real calls, to show before an outage whether their policies hold.
 
-It represents a dependency that fails, so it stands innermost: its faults are judged, counted and retried like the
+It represents a dependency that fails, so it stands innermost: its faults are classified, counted and retried like the
 dependency's own failures. After Polly's Simmy and Envoy's fault filter; the faults are those of `resilient.faults`.
 
     users = Pipeline(Timeout(10), Retry(attempts=3), CircuitBreaker(), Timeout(2),
@@ -245,8 +245,8 @@ class Chaos(
 def objective(experiment: Experiment, context: PipelineContext, halt: Callable[[str], None]) -> Watch:
     """A function that counts the calls of a pipeline for the objective of an experiment, while the experiment is on.
 
-    A call counts as failed if the classifier judges it a failure, or if its caller got no answer for another reason: a
-    refusal, a timeout.
+    A call counts as failed if the classifier says that it is a failure, or if its caller got no answer for another
+    reason: a refusal, a timeout.
 
     Args:
         experiment: the experiment.

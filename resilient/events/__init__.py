@@ -1,4 +1,4 @@
-"""Events: what happened to calls, as frozen records (`resilient.events.records`) for logs, metrics and tests.
+"""Events that happened to calls, as frozen records (`resilient.events.records`) for logs, metrics and tests.
 
     stop = users.listen(on_end, CallEnded)              # one kind of event, of one pipeline
     stop = events.listen(on_refusal, CallRejected, CallTimedOut)            # two kinds, of all pipelines

@@ -84,8 +84,8 @@ class Channel:
         pipeline: the pipeline's name, or "".
         wants: the registrations that want an event, by its kind. Replaced when listeners change.
         hidden: whether its pipeline was made under `hidden_pipelines()`.
-        later: functions that emit events of objects which the garbage collector has found. It may run no listener, so
-            they are called before the next event.
+        later: functions that emit events of objects which the garbage collector has found. The collector must run no
+            listener, so these functions are called before the next event.
     """
 
     __slots__ = ("__weakref__", "_own", "_watch", "hidden", "later", "pipeline", "wants")

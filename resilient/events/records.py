@@ -45,7 +45,7 @@ class Event:
 
 
 VerdictKind = Literal["success", "failure", "nothing"]
-"""The verdict of the classifier on an outcome, the same for all policies: what it says about the dependency. "nothing":
+"""The verdict of the classifier on an outcome, the same for all policies: the evidence about the dependency. "nothing":
 an error that the classifier ignores, a refusal, a cancellation, an answer of a Fallback, a mistake of the caller."""
 
 
@@ -61,7 +61,7 @@ class AttemptStarted(Event):
 class AttemptFailed(Event):
     """The function raised, after `elapsed` seconds; also by cancellation (`error` is then no `Exception`).
 
-    `verdict`: what the error says about the dependency. For a cancelled attempt that is not known here: "nothing".
+    `verdict`: the evidence about the dependency. For a cancelled attempt it is not known here: "nothing".
     """
 
     attempt: int
@@ -73,8 +73,9 @@ class AttemptFailed(Event):
 
 @dataclass(frozen=True)
 class AttemptReturned(Event):
-    """The function returned, after `elapsed` seconds. `failed`: the classifier judges its result a failure. Then
-    `status` is its HTTP status, if it has one, and `retry_after` the seconds that it asks for, if it does.
+    """The function returned, after `elapsed` seconds. `failed`: the classifier classifies the result as a failure. Then
+    `status` is the HTTP status of the result, if it has one, and `retry_after` the pause in seconds that the result
+    asks for, if any.
 
     For a streamed response the event comes when the body has ended, with the times of its head; `failed` if the body
     broke off.
@@ -92,7 +93,7 @@ CallEnding = Literal["success", "failure", "timeout", "rejected", "cancelled"]
 """How a call ended for its caller:
 
 "success": with a good result.
-"failure": with an exception of the function, or a result that is judged a failure.
+"failure": with an exception of the function, or a result that is classified as a failure.
 "timeout": with `TimedOut`. "rejected": with a `Rejected`.
 "cancelled": with something that is no `Exception`.
 """
@@ -102,8 +103,8 @@ CallEnding = Literal["success", "failure", "timeout", "rejected", "cancelled"]
 class CallEnded(Event):
     """A call of the guarded function is over, `elapsed` seconds after it began, with all that its policies did.
 
-    `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error`: what
-    the caller gets, or None. `verdict`: what that says about the dependency.
+    `requests`: how often the function itself was called, hedges included; 0 when it was refused before. `error`: the
+    error that the caller gets, or None. `verdict`: the evidence about the dependency.
 
     For a streamed response the event comes when the body has ended, with the times of its head: a "failure", with its
     error, if the body broke off; "cancelled" if its reader was cancelled, or did not read it.
@@ -173,7 +174,7 @@ class BudgetExhausted(Event):
 
 @dataclass(frozen=True)
 class FellBack(Event):
-    """A Fallback answered in place of a call that failed with `error` (None: with a result that was judged a
+    """A Fallback answered in place of a call that failed with `error` (None: with a result that was classified as a
     failure)."""
 
     policy: str

@@ -2,10 +2,10 @@
 
 An `Admission` does what `resilient.server.asgi.ServerMiddleware` does in front of an application. A request that it
 refuses is answered at once and costs no worker. An admitted request stays in the server until it is answered, so the
-duration that a policy measures is the wait in the queue plus the work. A policy sees of a request only what travels
-with it: the priority, and the deadline if the server respects deadlines. As in the middleware, a single gate learns
-nothing from errors of the work, a whole pipeline uses its own classifier, and a refusal asks for a pause of whole
-seconds, at least 1.
+duration that a policy measures is the wait in the queue plus the work. A policy gets only the parts of a request that
+are sent with it: the priority, and the deadline if the server respects deadlines. As in the middleware, a single gate
+learns nothing from errors of the work, a whole pipeline uses its own classifier, and a refusal asks for a pause of
+whole seconds, at least 1.
 """
 
 from __future__ import annotations

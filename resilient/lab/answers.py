@@ -25,7 +25,7 @@ class ServiceError(Exception):
 
     Attributes:
         status: as in HTTP.
-        retry_after: seconds after which the service asks the client to come back, or None.
+        retry_after: the pause in seconds for which the service asks the client, or None.
     """
 
     def __init__(self, status: int, retry_after: float | None = None) -> None:

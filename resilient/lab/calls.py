@@ -64,8 +64,8 @@ class Calls:
     Args:
         arguments: is called with the key of a call; returns its arguments, as a tuple or as a dict of keyword
             arguments. Default: the key is the only argument.
-        answer: is called with a status (200 for a success; 503, 429, ...) and the seconds after which the service asks
-            the client to come back, or None; returns the answer of a request. An exception that it returns or raises is
+        answer: is called with a status (200 for a success; 503, 429, ...) and the pause in seconds for which the
+            service asks the client, or None; returns the answer of a request. An exception that it returns or raises is
             the error of the request. Default: "answer", or a `ServiceError`.
         statuses: the statuses of successful answers, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
     """
@@ -131,8 +131,8 @@ class Calls:
     # -- what a candidate makes of them -----------------------------------------------------------------------------
 
     def check_classifier(self, pipeline: Pipeline) -> None:
-        """Let the classifier of a pipeline judge a successful answer. Raises `CandidateError` if it cannot, or judges a
-        failure: then it expects answers of another kind."""
+        """Call the classifier of a pipeline with a successful answer. Raises `CandidateError` if the classifier raises,
+        or returns a failure: then it expects answers of another kind."""
         classifier = pipeline.classify
         if classifier.judges_results and OK in self.statuses:
             answer = self.answered(OK, None)
@@ -284,7 +284,7 @@ class Exchange:
         """Send a request, and return its answer, or raise it.
 
         Args:
-            deadline: that the server learns of, in seconds on the loop's clock.
+            deadline: that the request carries to the server, in seconds on the loop's clock.
             seen: what policies at the server get as their argument; None: the key.
             answered: makes the answer. Default: the `Calls` of the world.
             unreachable: is called at once if the request does not reach the server.

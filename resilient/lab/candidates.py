@@ -34,7 +34,7 @@ class Candidate:
             the key of the call as a string, or the arguments that the scenario's `calls` make.
         about: a description for people.
         admission: replaces the admission of the service while this candidate is tried; None: it stays.
-        deadline_header: False: servers do not learn of deadlines.
+        deadline_header: False: requests do not carry deadlines to servers.
         client: puts a pipeline under a transport with the options of the original one, and the transport in a client,
             so that its calls are requests; None: calls are not requests.
     """

@@ -38,7 +38,7 @@ class Estimate:
         calls: number of calls in all runs.
         seconds: at least.
         memory: at least, in bytes.
-        most: the setting that costs most, by its key.
+        most: the key of the setting that costs most.
     """
 
     calls: float

@@ -58,7 +58,7 @@ class HttpCalls(Calls):
         statuses: of successful responses, each with its share: `{200: 0.95, 404: 0.05}`. Default: all 200.
         arguments: is called with the key of a call and replaces all of the above for requests: returns the arguments of
             `client.request`, as a tuple or a dict.
-        answer: is called with a status and the seconds after which the service asks the client to come back, or None:
+        answer: is called with a status and the pause in seconds for which the service asks the client, or None:
             returns a response of httpx, or an exception. Default: a response with `response_headers`, and a
             `Retry-After` header if there are such seconds.
     """

@@ -1,4 +1,4 @@
-"""Objectives: bounds on measures. And checks that a run says anything about its scenario.
+"""Objectives: bounds on measures; and checks that a run really tests its scenario.
 
 An objective is *not measurable*, and therefore missed, if there is too little to measure: fewer than 100 calls (or
 successes, for p99), no request, or no time after the faults. A run in which a fault affected no request, or a load of a
@@ -162,8 +162,7 @@ def notes(
 ) -> list[str]:
     """Notes for the reader about results that are right but may mislead, a line each.
 
-    With `shadow` the policies do not act, so it means nothing that pipelines have equal results, or that a pipeline has
-    no effect.
+    With `shadow` the policies do not act, so equal results of pipelines, or a pipeline without effect, get no note.
     """
     found = []
     if scenario.calm[1]:

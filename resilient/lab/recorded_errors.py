@@ -1,8 +1,8 @@
 """The errors of a trace as exceptions: instances of the classes that were raised, if these are loaded.
 
-A trace names classes, `module:Qualified.Name`. A name is looked up among the imported modules, as those of a
-candidate's code are; a trace never causes an import, and no attribute of an object is read. If the name is not found,
-or belongs to another class (the original was made in a function, or its `__module__` was changed), a new class is the
+A trace names classes, `module:Qualified.Name`. A name is looked up among the imported modules, such as those of a
+candidate's code; a trace never causes an import, and no attribute of an object is read. If the name is not found, or
+belongs to another class (the original was made in a function, or its `__module__` was changed), a new class is the
 substitute. It has the same name and module, and inherits from those base classes of the original that are found, so
 `on=(OSError,)` matches an `app:Busy` that was an `OSError`. `resilient.core.known_errors` still recognises it, by its
 name.

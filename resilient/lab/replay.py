@@ -128,7 +128,7 @@ class RecordedPlan(ServicePlan):
 
     Args:
         attempts: the recorded attempts, in order.
-        kinds: what is known of the classes of their errors, by name.
+        kinds: the recorded facts about the classes of their errors, by name.
     """
 
     attempts: tuple[TracedAttempt, ...] = ()

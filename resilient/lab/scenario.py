@@ -28,7 +28,7 @@ class Scenario:
         service: the service that is called.
         clients: number of clients, each with its own pipeline.
         keys: number of keys (`"1"`, `"2"`, ...), all equally likely; for shards and for `Keyed`.
-        calls: what calls and answers look like (`resilient.lab.calls`); None: the argument of a call is its key, and
+        calls: the arguments and answers of calls (`resilient.lab.calls`); None: the argument of a call is its key, and
             its result is "answer" or a `ServiceError`.
         faults: the faults, each with its time.
         drain: seconds after `duration` in which calls may still end; then they count as unfinished.

@@ -25,7 +25,7 @@ class Owner(Protocol):
     """The service that a server belongs to, as far as the server uses it.
 
     Attributes:
-        plan: what the service is like.
+        plan: the properties of the service.
         loop: of the world.
         admit: makes the admission of a server; None without one.
         draw, draw_error: draw the seconds that work takes, and those of work that ends with an error (None: the same).

@@ -39,7 +39,7 @@ MOST_SHOWN = 8
 
 
 class Recorded:
-    """The calls of a trace, to be simulated, and what a user must know of their errors.
+    """The calls of a trace, to be simulated, and notes for the user about their errors.
 
     Args:
         trace: the recorded calls.
@@ -48,7 +48,7 @@ class Recorded:
 
     Attributes:
         scenario: the world of these calls.
-        shadows: what policies in shadow mode would have done when the trace was recorded.
+        shadows: the actions that policies in shadow mode would have taken when the trace was recorded.
 
     Raises `TraceError` if the pipeline is ambiguous or has no calls.
     """

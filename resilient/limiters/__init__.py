@@ -1,4 +1,4 @@
-"""Limiters: rules that find from the durations of calls how many calls a dependency can process at a time.
+"""Limiters: rules that find, from the durations of calls, the number of calls that a dependency can process at a time.
 
 `AdaptiveLimit` counts the calls inside, sums up each window of time, and calls its `Limiter` for the next limit. It
 does so under a lock, so a limiter needs no clock, no lock and no I/O. `Vegas` is the default. Another one takes a few

@@ -1,4 +1,4 @@
-"""Vegas: finds a limit from the number of calls that wait at the dependency, which the durations of calls tell.
+"""Vegas: finds a limit from the number of calls that wait at the dependency, which follows from the durations of calls.
 
 It keeps a few calls waiting there: enough that the dependency never idles, too few to be felt.
 

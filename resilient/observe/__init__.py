@@ -1,7 +1,7 @@
-"""Observation: what listens to events (`resilient.events`), and what it writes or sums up.
+"""Observation: listeners of events (`resilient.events`), which log, sum up or record them.
 
 logging         log_events: lines of the standard log, limited while a dependency is down
-shadow          report_shadows: what policies in shadow mode would have done
+shadow          report_shadows: the actions that policies in shadow mode would have taken
 trace           record_trace: the calls and attempts of pipelines, written to a file
 trace_file      read_trace: reads such files
 trace_records   the records in a trace: calls, attempts, classes of errors

@@ -103,8 +103,8 @@ def module_of(kind: type) -> str:
 
 
 def _main() -> str:
-    """Return the name by which other modules import the main module: with `python -m`, or as a file; `__main__` where
-    it has neither."""
+    """Return the name by which other modules import the main module: its name with `python -m`, or as a file;
+    `__main__` without either."""
     main = sys.modules.get("__main__")
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None:
@@ -214,7 +214,7 @@ def _at(error: Any, path: str) -> Any:
 
 
 def _asked_by(error: Any) -> float | None:
-    """Return the seconds that the response in an error asks for in its header fields; None: it asks for nothing."""
+    """Return the seconds that the response in an error asks for in its header fields; None: it asks for no pause."""
     verdict = read_of(reader_of(type(error)), error, FAILURE_STATUSES) if isinstance(error, Exception) else None
     asked = None if verdict is None else verdict.retry_after
     return None if asked is None else round(asked, 3)

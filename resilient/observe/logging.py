@@ -48,8 +48,8 @@ UNLOGGED = (events.AttemptReturned, events.CallEnded)
 """Kinds of events that are not logged: every call and every attempt has one."""
 
 KINDS = 1_000
-"""The most combinations of pipeline, policy and kind that are remembered. Beyond that, the one with no event for the
-longest time is dropped."""
+"""The most combinations of pipeline, policy and kind of which records are kept. With more, the record with no event for
+the longest time is dropped."""
 
 
 def log_events(
@@ -127,8 +127,8 @@ class EventLog:
         return 0 <= event.at - line.at < self.interval  # a time that went back is of another clock
 
     def _line(self, lines: OrderedDict[tuple[str, ...], _Line], key: tuple[str, ...]) -> _Line:
-        """Return the record of a kind, made if it is new. Beyond `KINDS` the one with no event for the longest time is
-        dropped."""
+        """Return the record of a kind, made if it is new. With more than `KINDS` records, the one with no event for the
+        longest time is dropped."""
         line = lines.get(key)
         if line is None:
             line = lines[key] = _Line()
@@ -143,8 +143,8 @@ class EventLog:
 
 
 class _Line:
-    """When a kind was last logged, and how many events came since; for a whole pipeline, since when it counts its
-    `lines`."""
+    """The record of a kind of event: when it was last logged, and how many events came since. For a whole pipeline:
+    since when its `lines` are counted."""
 
     __slots__ = ("at", "lines", "suppressed")
 

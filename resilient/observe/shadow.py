@@ -1,4 +1,4 @@
-"""Sums up what policies in shadow mode would have done, to be read before they are enabled or changed.
+"""Sums of the actions that policies in shadow mode would have taken, to be read before they are enabled or changed.
 
     users = Pipeline(Retry(attempts=3, shadow=True), CircuitBreaker(shadow=True), Timeout(2), name="users")
     report = report_shadows(users)
@@ -65,7 +65,8 @@ class WouldHaveDone:
 
 
 def report_shadows(*pipelines: Pipeline) -> ShadowReport:
-    """Sum up from now on what the shadowed policies of these pipelines would have done; without any, of all pipelines.
+    """Sum up from now on the actions that the shadowed policies of these pipelines (without any: of all pipelines)
+    would have taken.
 
     The report ends with `stop()`, or with the block of `with report_shadows(...) as report:`.
     """
@@ -80,11 +81,11 @@ def report_shadows(*pipelines: Pipeline) -> ShadowReport:
 
 
 class ShadowReport:
-    """The sums of what shadowed policies would have done. It is a listener.
+    """The sums of the actions that shadowed policies would have taken. A report is a listener.
 
     Attributes:
         calls, requests: of each pipeline, by its name.
-        policies: what each would have done, by the names of pipeline and policy.
+        policies: the actions of each policy, by the names of pipeline and policy.
     """
 
     def __init__(self) -> None:

@@ -113,7 +113,7 @@ class Recording:
 
     Attributes:
         path: of the file.
-        written: lines in it. dropped: lines that it lacks.
+        written: lines in it. dropped: lines that were not written.
         error: why the recording has ended before `close()`, or None.
     """
 
@@ -206,8 +206,8 @@ class Recording:
                 self._waiting.append(about)
 
     def _key_of(self, event: Event, key: Callable[..., Hashable]) -> str | None:
-        """Return the key of the call of this event, from the arguments in the frames around the listener; None: it has
-        none."""
+        """Return the key of the call of this event, from the arguments in the frames around the listener; None: the
+        call has no key."""
         for call, context in enclosing(3):
             if context.name == event.pipeline and name_of(call.fn) == getattr(event, "function", None):
                 if getattr(call.fn, "is_block", False):

@@ -157,8 +157,8 @@ class _Reader:
             raise ValueError(f"began must be within thirty years of {self.recordings[0].began}, got {began}")
 
     def _late(self, recording: _Recording) -> float:
-        """Return the seconds by which times of a recording are shifted, to count from where those of the first
-        recording do."""
+        """Return the seconds by which times of a recording are shifted, so that they count from the begin of the first
+        recording."""
         first = self.recordings[0]
         if recording is first or recording.at is None or first.at is None:
             return 0.0

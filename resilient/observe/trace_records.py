@@ -1,4 +1,5 @@
-"""The records in a trace: calls, attempts, classes of errors, and what policies in shadow mode would have done.
+"""The records in a trace: calls, attempts, classes of errors, and the actions that policies in shadow mode would have
+taken.
 
 `resilient.observe.trace_file` reads them from the files that `resilient.observe.trace` writes.
 """
@@ -35,9 +36,9 @@ class TracedAttempt:
     """One call of the function itself.
 
     `error`: the name of its error's class, `module:Qualified.Name`. `failed`: it raised, or returned a result that is
-    judged a failure (then `error` is None). `cut`: it was cancelled, so its latency would have been longer, and its
-    outcome is not known. `ignored`: it raised an error that says nothing about the dependency, as judged. `evidence`:
-    what else its error, or its failed result, can be judged by.
+    classified as a failure (then `error` is None). `cut`: it was cancelled, so its latency would have been longer, and
+    its outcome is not known. `ignored`: it raised an error that was classified as no evidence about the dependency.
+    `evidence`: the facts by which its error, or its failed result, can be classified again.
     """
 
     begin: float

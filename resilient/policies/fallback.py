@@ -38,8 +38,8 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
         value: the answer: the same object for each caller. (Under our HTTP transports each caller gets a copy of the
             response.) Give either `value` or `call`.
         call: a function (around an `async def` also a coroutine function) that returns the answer. It is called as
-            `call(error, *args, **kwargs)`: the error (None where a result was judged a failure), and the arguments of
-            the call. If it raises, the caller gets its error.
+            `call(error, *args, **kwargs)`: the error (None where a result was classified as a failure), and the
+            arguments of the call. If it raises, the caller gets its error.
         on: for which failures: exception types, or a predicate of an exception. Default: errors and results that the
             pipeline's classifier calls failures, every rejection, and a `TimedOut` whose time was spent in a queue.
             Programming errors and errors that the classifier ignores (a "not found") pass.

@@ -42,7 +42,8 @@ MEMORY = 2000
 """Samples after which a sample's weight has fallen to 1/e."""
 
 HEAVY = 1e12
-"""The weight at which all are divided: far below that at which rounding the sum would lose a sample of weight 1."""
+"""The weight at which all weights are divided: far below the weight at which rounding the sum would lose a sample of
+weight 1."""
 
 _GROWTH = MEMORY / (MEMORY - 1)
 _LOG_GAMMA = math.log((1 + ERROR) / (1 - ERROR))
@@ -62,11 +63,11 @@ class Histogram:
 
     Args:
         share: the share of the samples that are not above the quantile: 0.95 for the p95.
-        warm_up: samples before it has a value: fewer would make it a matter of chance.
+        warm_up: samples before the quantile has a value: with fewer it would be a matter of chance.
 
     Attributes:
         count: samples so far.
-        at: the number of the quantile's bucket; below 0 while it warms up.
+        at: the number of the quantile's bucket; below 0 during the warm-up.
     """
 
     __slots__ = ("_below", "_lock", "_reached", "_total", "_weight", "_weights", "at", "count", "share", "warm_up")

@@ -1,4 +1,4 @@
-"""For tests of your own resilience: virtual time, a dependency that follows a script, and a record of what happened.
+"""Tools for tests of your own resilience: virtual time, a dependency that follows a script, and a record of the events.
 
     @pytest.mark.virtual_time                                  # ten minutes of backoff take no time
     async def test_survives_an_outage():

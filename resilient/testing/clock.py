@@ -1,7 +1,7 @@
 """The time of a test: `now`, and `advance` to let time pass.
 
 In virtual time the clock moves by itself whenever everything waits, so most tests need neither: they await a call and
-compare `now()`. `advance` is for tests that look at what happens meanwhile.
+compare `now()`. `advance` is for tests that examine the time in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A record of the events of a test, and assertions about them that say what happened instead.
+"""A record of the events of a test, and assertions about them, whose messages show the events that happened instead.
 
     with record(users) as recorder:
         await get_user(7)
