@@ -1,4 +1,4 @@
-"""How small compound updates stay atomic when several threads share one instance.
+"""Atomic updates: how small compound updates stay whole when several threads share one instance.
 
 On builds with a GIL a thread can lose its turn only at calls and backward jumps. The hot updates of gates and windows
 are written so that none stands between a check and its update; they need no lock, and a lock would cost a fifth of a

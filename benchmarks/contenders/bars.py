@@ -1,4 +1,5 @@
-"""The bars of `overhead`: how much our rows may cost, as ratios to the fastest peer that does the same work.
+"""The bars of `overhead`: the cost that rows of resilient may have, as ratios to the fastest peer that does the same
+work.
 
 Ratios are taken in the same rounds, so they hold on any machine; multiples of a bare call do not. Where no peer does
 the same, the bar is a multiple of the bare call. Where a row measures an added cost, the bar is on that.

@@ -30,7 +30,7 @@ class Pattern:
     target: str = "succeeds"
     modes: tuple[Mode, ...] = ("async", "def")
     variants: tuple[str, ...] = ()
-    """Keys of further decorators of ours in this group."""
+    """Keys of further decorators of resilient in this group."""
     beyond: str = ""
 
 
@@ -157,7 +157,7 @@ Built = Mapping[str, Mapping[str, Decorator] | None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One decorator, ours or a peer's. `problem` is the reason why there is none."""
+    """One decorator, of resilient or of a peer. `problem` is the reason why there is none."""
 
     pattern: Pattern
     peer: Peer
@@ -191,7 +191,7 @@ class Row:
         return Bar("added_x" if self.pattern.beyond else "multiple_x", self.limit.times)
 
     def subject(self, stage: Stage) -> Subject | str:
-        """The subject to time, or the reason why there is none. Raises if a decorator of ours does not work."""
+        """The subject to time, or the reason why there is none. Raises if a decorator of resilient does not work."""
         if self.decorate is None:
             return self.problem
         try:

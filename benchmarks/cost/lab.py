@@ -45,7 +45,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated, and in how many runs."""
+    """The size of a simulation, and the number of its runs."""
 
     calls: int
     runs: int

@@ -1,7 +1,7 @@
 """The memory rows of `scale`: bytes that Python allocates for one breaker, one key and one call in flight.
 
 Measured by `tracemalloc`: the bytes held after many were made, divided by their number, so each includes its part of
-what they share. A breaker has judged 100 calls, one in five a failure, so its window is full; the function that it
+what they share. A breaker has counted 100 calls, one in five a failure, so its window is full; the function that it
 guarded no longer exists. A key is one of many, and has had one call. A call in flight waits in its own task; the bytes
 of the task are subtracted.
 """
@@ -33,7 +33,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many breakers, keys and calls in flight are made, to measure the mean."""
+    """The numbers of breakers, keys and calls in flight that are made, to measure the mean."""
 
     breakers: int
     keys: int
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A breaker, a policy with keys, or policies around a call in flight; ours or a peer's."""
+    """A breaker, a policy with keys, or policies around a call in flight; of resilient or of a peer."""
 
     name: str
     build: Callable[[], Any]
@@ -110,7 +110,7 @@ def _each(title: str, known: Sequence[Row], measure: Callable[[Row], float], all
 
 
 def breaker_bytes(build: Callable[[], Any], count: int) -> float:
-    """The mean bytes of `count` breakers that have judged 100 calls each."""
+    """The mean bytes of `count` breakers that have counted 100 calls each."""
 
     def function(number: int) -> int:
         if number % 5 == 0:

@@ -58,7 +58,7 @@ LONG = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Policies, ours or a peer's, measured beside growing numbers of `what`."""
+    """Policies, of resilient or of a peer, measured beside growing numbers of `what`."""
 
     what: str
     name: str

@@ -130,7 +130,7 @@ def decorate(plan: Plan) -> Samples:
 
 
 def decorations(samples: Sequence[Samples]) -> list[Figure]:
-    """The figures of decoration. In each group, ours come first, then the others from the fastest."""
+    """The figures of decoration. In each group, those of resilient come first, then the others from the fastest."""
     pooled = {key: Timing.pooled([each[key] for each in samples]) for key in samples[0]}
     figures = [Figure(*key, timing.values(), ours=key[1] == OURS[0]) for key, timing in pooled.items()]
     titles = list(dict.fromkeys(figure.group for figure in figures))

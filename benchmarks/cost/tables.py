@@ -66,7 +66,7 @@ def overhead(mode: str) -> Callable[[Results], str]:
 
 
 def ahead(found: Results) -> str:
-    """The rows of `overhead` in which a peer costs less than ours."""
+    """The rows of `overhead` in which a peer costs less than resilient."""
     lines = []
     for group, _ in _groups(found["overhead"]):
         if group.endswith("no policy"):
@@ -199,7 +199,7 @@ def _interval(row: Row, stem: str, unit: str, form: str = "{:.2f}") -> str:
 
 
 def _judged(row: Row) -> str:
-    """The judged value with its interval, the bar and the verdict; empty without a bar."""
+    """The value that is compared with the bar, with its interval; the bar; the verdict. Empty without a bar."""
     if row["bar"] is None:
         return ""
     (key, limit), *_ = row["bar"].items()

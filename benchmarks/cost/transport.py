@@ -120,8 +120,8 @@ class Timed:
 
 
 def _instant(library: Library, is_async: bool, plan: Plan, options: Options, body: bool = False) -> list[Figure]:
-    """The figures of one library and mode: without a policy, ours, the peers. With `body`, each response has a body to
-    read."""
+    """The figures of one library and mode: without a policy, of resilient, of the peers. With `body`, each response has
+    a body to read."""
     group = f"{'with a body' if body else 'instant'}: {'async' if is_async else 'sync'}, {library}"
     try:
         importlib.import_module(library)
@@ -219,7 +219,7 @@ def _built(contender: Contender, library: Library, is_async: bool, inner: Any) -
 
 
 def _problem(contender: Contender, error: Exception) -> str:
-    """The reason why a peer is not measured. Raises the error of a transport of ours."""
+    """The reason why a peer is not measured. For a transport of resilient, raises the error instead."""
     if contender.ours:
         raise error
     if isinstance(error, ModuleNotFoundError):
@@ -278,7 +278,7 @@ def _figure(
 
 
 def _sorted(figures: list[Figure]) -> list[Figure]:
-    """Sort: rows without a policy, then ours, then the peers from the fastest."""
+    """Sort the rows: those without a policy, then those of resilient, then the peers from the fastest."""
     ours = [contender.label for contender in CONTENDERS if contender.ours]
 
     def place(figure: Figure) -> tuple[int, float]:
@@ -304,7 +304,7 @@ class Blocks:
 
 
 def _loopback(library: Library, url: str, plan: loopback.Plan, options: Options) -> list[Figure]:
-    """The figures of one library over loopback: the plain client, ours, the peers."""
+    """The figures of one library over loopback: of the plain client, of resilient, of the peers."""
     group = f"loopback: {library}"
     try:
         importlib.import_module(library)

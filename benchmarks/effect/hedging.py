@@ -73,8 +73,8 @@ SAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: `rounds` rounds of `requests` requests of each contender, after `warm` rounds that do not
-    count. No new round starts after `seconds`. `calls` is the number of calls of `connections`."""
+    """The size of a measurement: `rounds` rounds of `requests` requests of each contender, after `warm` rounds that do
+    not count. No new round starts after `seconds`. `calls` is the number of calls of `connections`."""
 
     rounds: int
     requests: int = 50
@@ -299,7 +299,7 @@ def paired(ours: Turns, theirs: Turns, generator: random.Random) -> dict[str, Es
 
 
 def judged(contender: Contender, ours: Turns, theirs: Turns, options: Options) -> list[Figure]:
-    """The figures of ours compared with one peer."""
+    """The figures of resilient compared with those of one peer."""
     end = "" if options.quick else "_high"
     group = f"{contender.rival}, beside {contender.label}"
     found = paired(ours, theirs, random.Random(options.seed))
@@ -314,7 +314,7 @@ def judged(contender: Contender, ours: Turns, theirs: Turns, options: Options) -
 
 
 def run(options: Options) -> Report:
-    """Run all contenders, and compare ours with each peer."""
+    """Run all contenders, and compare resilient with each peer."""
     plan = QUICK if options.quick else FULL
     with Server(hedging_server.__name__) as server:
         found, rate = asyncio.run(compare(server.origin, plan, options))

@@ -53,7 +53,7 @@ OURS = "AdaptiveLimit"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated: seeds of E6 and of the priorities, and seconds of each begin."""
+    """The size of the simulations: seeds of E6 and of the priorities, and seconds of each begin."""
 
     seeds: int
     begin: float

@@ -44,9 +44,9 @@ SHARES = (0.05, 0.1, 0.3, 0.5, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated: seconds of load in E3 (`rarely_failing` where few calls fail, because the bar there is
-    about one call in a thousand), seconds of E4, seeds of each row of E4 that has bars, and the failure probabilities
-    of E3 at which peers are simulated."""
+    """The size of the simulations: seconds of load in E3 (`rarely_failing` where few calls fail, because the bar there
+    is about one call in a thousand), seconds of E4, seeds of each row of E4 that has bars, and the failure
+    probabilities of E3 at which peers are simulated."""
 
     failing: float
     rarely_failing: float

@@ -76,8 +76,8 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is simulated for each seed, in `parts` for the progress bar; and under load, `farms` seeds of `served`
-    calls."""
+    """The size of the simulation for each seed, in `parts` for the progress bar; and under load, `farms` seeds of
+    `served` calls."""
 
     seeds: int
     requests: int

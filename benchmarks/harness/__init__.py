@@ -1,4 +1,4 @@
-"""How measurements are taken, judged, printed and plotted. Nothing here knows a policy.
+"""How measurements are taken, judged, printed and plotted. These modules refer to no policy.
 
 measure     times calls in interleaved rounds, as multiples of a bare call
 processes   runs a function in several fresh processes

@@ -44,8 +44,9 @@ BODY = b'{"id": 17, "name": "Ada Lovelace", "roles": ["reader", "author"]}'
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: `rounds` rounds, in each a block of `requests` requests of every client (`judged_blocks`
-    blocks of judged clients). No new round starts after `seconds`. All this in each of `processes` processes."""
+    """The size of a measurement: `rounds` rounds, in each a block of `requests` requests of every client
+    (`judged_blocks` blocks of judged clients). No new round starts after `seconds`. All this in each of `processes`
+    processes."""
 
     rounds: int
     requests: int

@@ -104,7 +104,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: `rounds` batches of about `batch` seconds each, in each of `processes` processes."""
+    """The size of a measurement: `rounds` batches of about `batch` seconds each, in each of `processes` processes."""
 
     rounds: int
     batch: float

@@ -1,4 +1,4 @@
-"""Figures and the bars they must meet: judged, printed as a table, written as JSON.
+"""Figures and the bars they must meet: compared, printed as a table, written as JSON.
 
 A figure with an interval (`ratio_x` between `ratio_low_x` and `ratio_high_x`) is judged by the interval: it misses its
 bar when the whole interval is beyond the bar. Where the interval contains the bar, the verdict is `pass`, and the table

@@ -12,8 +12,8 @@ __all__ = ["refuse", "reported"]
 
 
 def refuse(message: str) -> NoReturn:
-    """Print in one line why the command does nothing, and exit with 2. Quoted parts of the message may come from any
-    file."""
+    """Print in one line the reason why the command does nothing, and exit with 2. Quoted parts of the message may come
+    from any file."""
     line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(message.split()))
     typer.echo(f"resilient: {line if len(line) <= LONGEST else f'{line[:LONGEST]} ...'}", err=True)
     raise typer.Exit(2)
@@ -25,7 +25,8 @@ LONGEST = 2000
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Report in one line what can end any command: Ctrl-C, files that cannot be written, a lack of memory."""
+    """Report in one line the errors that can end any command: Ctrl-C, files that cannot be written, a lack of
+    memory."""
     try:
         yield
     except KeyboardInterrupt:

@@ -139,7 +139,7 @@ def run(
 
 
 def _check_size(found: Estimate, large: bool, duration: float) -> None:
-    """Refuse a simulation that would take too long, or more memory than there is."""
+    """Refuse a simulation that would take too long, or more memory than the machine has."""
     if not found.fits:
         raise ScenarioError(
             f"this takes {found}; there is less memory here: lower that, the duration of {duration:,g} s, or --runs"

@@ -28,7 +28,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered. Raises `OSError`, but not for a closed pipe."""
+        """Write the buffered text. Raises `OSError`, but not for a closed pipe."""
         self._unless_closed(self._stream.flush)
 
     def discard(self) -> None:

@@ -23,11 +23,12 @@ from rich.text import Text
 __all__ = ["console_on", "progress_on", "show_table", "show_text"]
 
 NARROWEST, ELSEWHERE = 20, 140
-"""Columns: a narrower terminal is unreadable; and the width if there is no terminal, unless `COLUMNS` is set."""
+"""The least columns that are used, because narrower tables are unreadable; and the columns without a terminal, unless
+`COLUMNS` is set."""
 READABLE = 100
 """The most columns of running text, also on wider terminals."""
 WIDEST, BORDERS = 100_000, 3
-"""Columns: more than any table has; and those of the border and the padding of a cell."""
+"""A number of columns that no table reaches; and the columns of the border and the padding of a cell."""
 PATIENCE, LINE_SECONDS = 2.0, 10.0
 """Seconds before a progress bar appears; and between two progress lines if there is no terminal."""
 

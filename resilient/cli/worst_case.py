@@ -29,7 +29,7 @@ def explained(
     """Explain the pipeline that `MODULE:NAME` names, and write the explanation to `json_file`.
 
     Args:
-        function: the kind of function that it guards; None: as the target shows, else an `async def`.
+        function: the kind of function that the pipeline guards; None: as the target shows, else an `async def`.
 
     Raises `ValueError`, in one line, if it cannot be explained.
     """

@@ -61,7 +61,8 @@ class Stragglers:
 
     @property
     def count(self) -> int:
-        """How many stragglers have not ended yet; those of a closed event loop, which cannot end, do not count."""
+        """The number of stragglers that have not ended yet; those of a closed event loop, which cannot end, do not
+        count."""
         if not self._running:
             return 0
         with self._lock:

@@ -315,7 +315,7 @@ def _is_about_a_certificate(error: BaseException) -> bool:
 
 
 def _behind(error: BaseException) -> list[object]:
-    """Where clients put the cause of an error: its `__cause__`, its first argument, or an attribute."""
+    """The places where clients put the cause of an error: its `__cause__`, its first argument, or an attribute."""
     found = vars(error)
     inside = found.get("kwargs")
     return [

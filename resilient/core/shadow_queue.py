@@ -149,7 +149,7 @@ class ShadowQueue(Gate):
         self._running = 0  # calls that would wait or be inside, and really run
         self.inside = 0
         self.in_use = 0
-        self._returns: list[float] = []  # when permits come back, of calls inside that have ended; a heap
+        self._returns: list[float] = []  # times at which permits of ended calls are released; a heap
         self._expiries: list[tuple[float, int, _ShadowCall]] = []  # when waits end by a timeout or deadline; a heap
         self._departures: list[float] = []  # future times at which calls leave the queue, already simulated; a heap
         self._now = -math.inf

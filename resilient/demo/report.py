@@ -104,7 +104,7 @@ def _faults(experiment: Experiment) -> list[str]:
 
 
 def _away(experiment: Experiment) -> tuple[float, float]:
-    """When the killed process was down: as seen on the resilient side, else as planned."""
+    """The time in which the killed process was down: as seen on the resilient side, else as planned."""
     crash = experiment.plan.crash
     start, end = experiment.down.get("resilient", (crash.start, None))
     return start, crash.until if end is None else end

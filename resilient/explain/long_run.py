@@ -1,4 +1,4 @@
-"""How far budgets limit a pipeline over many calls: requests per call, and a burst of saved-up tokens.
+"""The limits that budgets set to a pipeline over many calls: requests per call, and a burst of saved-up tokens.
 
 A budget earns from the successes of every pipeline that has it, and each of these calls counts: a call through two
 layers that share a budget is paid for twice, and an attempt of the outer layer whose answer the outer layer rejects may

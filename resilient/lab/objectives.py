@@ -147,7 +147,7 @@ def check_tested(scenario: Scenario, measures: Sequence[Measures]) -> None:
 
 
 def _unmet(fault: Fault, scenario: Scenario, measures: Sequence[Measures]) -> str:
-    """Why a fault affected no request, and what must change."""
+    """The reason why a fault affected no request, and the change that is needed."""
     sent = sum(fault.is_on(moment) for each in measures for run in each.runs for moment in run.sent)
     if sent and isinstance(fault, Slowness) and not fault.targeted and scenario.service.service_time.expected:
         return (

@@ -42,7 +42,7 @@
         {policy = "Timeout", seconds = 1},
     ]
     admission = {policy = "Bulkhead"}                  # of the servers, while this pipeline is tried
-    deadline_header = false                            # its servers do not learn of its deadlines
+    deadline_header = false                            # its requests carry no deadlines to servers
 
     [pipelines.preset]
     preset = "standard"                                # with its arguments

@@ -265,7 +265,7 @@ def _where(coroutine: Any) -> list[str]:
 
 
 LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
-"""How paths of files begin that are not the user's code. Files of installed packages are not, either."""
+"""The begins of the paths of files that are not the user's code. Files of installed packages are not, either."""
 
 _ENDED = base_events._run_until_complete_cb  # type: ignore[attr-defined]
 

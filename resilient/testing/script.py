@@ -111,7 +111,7 @@ class Dependency:
 
     @property
     def times(self) -> list[float]:
-        """When each call began, in seconds on the clock of `resilient.testing.now`."""
+        """The begin of each call, in seconds on the clock of `resilient.testing.now`."""
         return [call.began for call in self.calls]
 
     def release(self) -> None:

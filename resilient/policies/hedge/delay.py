@@ -27,7 +27,7 @@ BEYOND = 10
 """Samples beyond the quantile that end the warm-up: the share of hedged calls is then right within a third."""
 
 SHOWN = 100
-"""How many keys a snapshot has: those used last."""
+"""The most keys that a snapshot has: those used last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Schedule:
 
     @property
     def runs(self) -> int | None:
-        """How many attempts there are at the most; None: no number limits them."""
+        """The most attempts that there are; None: no number limits them."""
         return int(self.stop.runs) if math.isfinite(self.stop.runs) else None
 
     def pause(self, run: int) -> Pause:

@@ -129,7 +129,7 @@ def _name(strategy: Strategy) -> str:
 
 
 def stop_of(strategy: Strategy) -> Stop:
-    """When a tenacity stop strategy ends the attempts; `Unknown` for a strategy that is not tenacity's."""
+    """The stop condition that a tenacity stop strategy stands for; `Unknown` for a strategy that is not tenacity's."""
     try:
         return _stop_of(strategy)
     except Exception:  # settings that are no numbers
