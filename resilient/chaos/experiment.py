@@ -35,7 +35,7 @@ class Experiment:
     """The decisions of one instance of chaos.
 
     Args:
-        faults: what may happen, in this order.
+        faults: the faults that may happen, in this order.
         kinds: the kinds of faults that the caller can inject.
         enabled: the switch: True or False; a function, called for each call; None: the environment variable
             `RESILIENT_CHAOS`, read now.

@@ -3,7 +3,7 @@
 The explanation:
 
     analysis            `explain`: latency, attempts and requests of one call at worst, and how each error ends
-    long_run            how far budgets limit the requests of many calls
+    long_run            the limits that budgets set to the requests of many calls
     records             the parts of an explanation: a policy with its costs, the route of an error, the long run
     explanation         the explanation as a whole, as text and as data
     diagram             the explanation as a Mermaid diagram

@@ -2,8 +2,8 @@
 
 How long a call takes, how often it is attempted, how many requests it makes; what each policy does with each error on
 its way to the caller; which policies never act; and which order or combination of policies is wrong. The figures are
-composed from what each policy says of itself (`resilient.core.worst_case`). A policy of one's own takes part if it
-defines `worst`, and `meets`.
+composed from the worst cases that the policies state (`resilient.core.worst_case`). A user's own policy is included if
+it defines `worst` and `meets`.
 
 A figure is *exact* if some dependency, and some traffic of other calls, does cause it; it is a *bound* if only a larger
 value is excluded. The long run is another question: there budgets, and not attempts, limit the requests.
@@ -271,7 +271,7 @@ def _assumptions(places: Sequence[_Place], surroundings: Surroundings) -> list[s
 
 
 def _assumed_of(policy: Policy) -> tuple[str, ...]:
-    """Sentences about what the figures of a policy take for granted."""
+    """Sentences about the assumptions behind the figures of a policy."""
     if type(policy).worst in (Policy.worst, Gate.worst):
         return (f"{policy} is not known here: it is taken at its word",)
     return policy.facts.assumes

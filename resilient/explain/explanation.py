@@ -23,16 +23,16 @@ class Explanation:
 
     Attributes:
         name: of the pipeline.
-        function: the kind of function that it guards.
+        function: the kind of function that the pipeline guards.
         function_limit: the most seconds that the function takes by itself, or None.
         worst: latency, attempts and requests of one call.
         parts: the policies, outermost first.
-        long_run: what budgets allow over many calls.
+        long_run: the requests that budgets allow over many calls.
         routes: the way of each kind of outcome.
         idle: policies that never act.
         findings: what to change.
         assumes: the assumptions behind the figures.
-        behind: the pipeline behind another one, or None.
+        behind: the outer pipeline, and the figures of both together; None without an outer pipeline.
     """
 
     name: str
@@ -176,7 +176,7 @@ def _long_run(long_run: LongRun) -> str:
 
 
 def _tree(fold: Fold, found: Explanation, indent: int) -> list[str]:
-    """Each policy below its pipeline, with its figures beside it."""
+    """A line for each policy, below its pipeline, with the policy's figures."""
     lines = fold(found.name, " " * indent)
     for before, part in zip((None, *found.parts), found.parts, strict=False):
         for depth in entered(before, part):

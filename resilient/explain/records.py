@@ -61,9 +61,9 @@ class Route:
 
     Attributes:
         end: the kind of outcome.
-        origin: its source: the settings of a policy, or "the function".
-        steps: what policies do with it, innermost first; policies that do nothing are left out.
-        caller: what the caller gets.
+        origin: the source of the outcome: the settings of a policy, or "the function".
+        steps: of the policies that it reaches, innermost first; policies that do nothing are left out.
+        caller: a text about the outcome that the caller gets.
     """
 
     end: str

@@ -48,9 +48,9 @@ class Subject:
         kind: of the object.
         policy: the pipeline, or the single policy. Of several decorators on one function, a pipeline of all of them,
             the outermost first. None for a decorator of another library.
-        guards: whether it guards an `async def` or a plain `def`; None if unknown.
+        guards: whether the object guards an `async def` or a plain `def`; None if unknown.
         function: the guarded function itself, for its signature; it is never called.
-        transport: the transport whose requests it guards; of a client, the transport of its own requests.
+        transport: the transport whose requests the policies guard; of a client, the transport of its own requests.
         timeout: of a client.
         admission: the gate that a `ServerMiddleware` puts in front of its application, within its `max_deadline`; None
             without both.

@@ -1,9 +1,9 @@
-"""A fault: what goes wrong, with which share of the calls, when, and for which targets.
+"""A fault: its effect, its share of the calls, its time, and its targets.
 
 A fault is plain data, and describes here what it does to a request. The place where it happens (the policy `Chaos`, the
 chaos transports, a scenario's service, the servers of the demo) does the waiting, and raises its own exceptions:
 
-    strikes(draw)       whether a request that it hits is one of its share
+    strikes(draw)       whether a request to one of its targets is one of its share
     delay(at, draw)     the seconds by which it delays a request that arrives at a moment
     slowing             the factor by which work takes longer
     ending              what the request gets instead of an answer: nothing for ever, a refusal, an error, ...
@@ -31,7 +31,7 @@ class Fault:
     Args:
         start: seconds from the start of the run at which it begins. Default 0.
         end: seconds from the start of the run at which it ends. None (the default): never.
-        targets: what it hits: one `Target` or several. Default: all calls.
+        targets: the servers or keys that the fault hits: one `Target` or several. Default: all calls.
     """
 
     kind: ClassVar[str] = ""

@@ -17,7 +17,7 @@ def met(
     """The faults that one request meets, in order, each with the seconds by which it delays the request.
 
     Args:
-        faults: what may happen, in this order.
+        faults: the faults that may happen, in this order.
         at: seconds from the start of the run at which the request arrives.
         hits: whether a fault hits the target of the request.
         draw: draws the shares and the delays.

@@ -49,7 +49,7 @@ def fault_from(data: object, where: str = "fault", kinds: Iterable[type[Fault]] 
 def faults_from(
     data: object, where: str = "faults", kinds: Iterable[type[Fault]] = tuple(KINDS.values())
 ) -> tuple[Fault, ...]:
-    """Faults from plain data: a list of what `fault_from` reads. Messages count them from 0."""
+    """Faults from plain data: a list of tables as `fault_from` reads them. Messages count the faults from 0."""
     if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
         raise TypeError(f"{where} must be a list of tables, got {data!r}")
     kinds = tuple(kinds)

@@ -53,7 +53,7 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 
 def install(kind: Callable[..., Any], client: Any, pipeline: Pipeline, options: Mapping[str, Any]) -> None:
-    """Wrap each transport of a client in one of ours.
+    """Wrap each transport of a client in a transport of this library.
 
     Args:
         kind: the class of transport.

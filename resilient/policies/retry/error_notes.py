@@ -12,7 +12,8 @@ _MARK = "resilient: "
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note to an error, in place of an earlier note of ours. Does nothing to an object that takes no notes."""
+    """Add a note to an error, in place of an earlier note of this library. Does nothing to an object that takes no
+    notes."""
     try:
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
