@@ -556,7 +556,7 @@ def test_command_reports_shadows_in_a_scenario_too(command: Any, tmp_path: Path)
         (["--trace", "empty.trace"], "empty.trace has no calls"),
         (
             ["--trace", "empty.trace", "--max-trace-bytes", "5"],
-            "empty.trace, line 1: up to 5 bytes of",
+            "empty.trace, line 1: more than 5 bytes of",
         ),
         (["--trace", "empty.trace", "--max-trace-bytes", "0"], "--max-trace-bytes must be from 1 to"),
         (["--trace", "empty.trace", "--of", "users"], "empty.trace has no calls of 'users', but of none"),
