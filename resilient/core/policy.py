@@ -54,6 +54,10 @@ effect_substitute: ContextVar[Callable[[Policy, str, Any], Any] | None] = Contex
 of the argument and the value, and returns the value to use."""
 
 
+_NO_ATTRIBUTES = {"by_evidence", "dated", "effects", "holds", "judgements", "learns", "timed", "waits"}
+"""Names that an author could take for attributes of a policy. Ignored, they would change what a pipeline does."""
+
+
 class Policy:
     """The base of gates and wraps. Every policy is also a decorator by itself.
 
@@ -106,6 +110,9 @@ class Policy:
         **others: Any,
     ) -> None:
         super().__init_subclass__(**others)
+        for name in _NO_ATTRIBUTES & vars(cls).keys():
+            where = "in the class statement" if name in ("effects", "judgements") else "by `facts = Facts(...)`"
+            raise TypeError(f"{cls.__name__} states {name} as an attribute, which no pipeline reads: state it {where}")
         if judgements is not None:
             cls._judgements = frozenset(judgements)
         if effects is not None:

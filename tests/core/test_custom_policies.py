@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from resilient import CircuitBreaker, Keyed, Pipeline, PipelineWarning, Rejected, Retry, Timeout
-from resilient.core import Call, Facts, Layer, PipelineContext, Wrap
+from resilient.core import Call, Facts, Gate, Layer, PipelineContext, Wrap
 from resilient.explain import explain
 from resilient.lab.fresh_policies import FreshPolicies, dry_run
 from tests.recorders import EventRecorder
@@ -138,6 +138,16 @@ def test_wrap_forgets_what_is_old_or_too_many(world: World) -> None:
 
 
 # -- what else policies do ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [({"learns": True}, "learns .*facts = Facts"), ({"effects": frozenset({"notify"})}, "effects .*class statement")],
+)
+def test_fact_that_is_stated_as_an_attribute_is_refused(attributes: dict[str, Any], words: str) -> None:
+    """A pipeline would not read it: the gate would silently learn nothing."""
+    with pytest.raises(TypeError, match=words):
+        type("Learner", (Gate,), attributes)
 
 
 def test_lint_judges_them_by_their_facts() -> None:
