@@ -155,8 +155,12 @@ def server(running: SdkServer) -> SdkServer:
     return running
 
 
+PAIRS = [(OpenAI, True), (AsyncOpenAI, False), (Anthropic, False), (AsyncAnthropic, True)]
+"""Each SDK, and each of its two kinds of client, meets both our client and our transport."""
+
+
 @pytest.fixture(
-    params=[(kind, whole) for kind in (OpenAI, AsyncOpenAI, Anthropic, AsyncAnthropic) for whole in (True, False)],
+    params=PAIRS,
     ids=lambda param: f"{param[0].__name__}-{'our client' if param[1] else 'our transport'}",
 )
 def sdk(request: pytest.FixtureRequest) -> Iterator[Sdk]:
