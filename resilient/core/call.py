@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resilient.core.classify import Verdict
     from resilient.runtime import Runtime
 
-__all__ = ["Call", "Fork", "name_of"]
+__all__ = ["Call", "Fork", "name_of", "new_call"]
 
 
 class Call:
@@ -71,7 +71,7 @@ class Call:
     verdict: tuple[object, object, Verdict | CallbackError] | None
 
     def begin(self) -> Runtime:
-        """Set `runtime` if it is None, and return it. Code that runs only after a failure or in a queue calls it."""
+        """Set `runtime` if it is None, and return it. Code that needs the runtime, where it may be None, calls it."""
         if self.runtime is None:
             self.runtime = current_async()
         return self.runtime
@@ -88,7 +88,7 @@ class Call:
 
     def fork(self) -> Fork:
         """A copy for concurrent work on the same call: in another thread, or for another copy of a request."""
-        fork = Fork()  # `new_call`, inlined
+        fork = Fork()
         fork.fn = self.fn
         fork.args = self.args
         fork.kwargs = self.kwargs

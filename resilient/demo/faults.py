@@ -20,8 +20,8 @@ __all__ = ["SERVERS", "FaultPlan", "draw_plan"]
 
 SERVERS = 3  # processes on each side: enough to lose one, few enough for a small machine
 SLOT_SECONDS = 7.0  # seconds, about, of a slot in runs of 20 s and more
-FAULT_SHARE = 0.3  # share of its slot; 2 s in a run of 20 s
-STATUS = 503  # share of its slot that a burst takes
+FAULT_SHARE = 0.3  # share of its slot that a burst takes; 2 s in a run of 20 s
+STATUS = 503
 
 
 @dataclass(frozen=True, slots=True)

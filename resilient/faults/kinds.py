@@ -54,8 +54,8 @@ class Errors(Fault):
         share: of the calls, from 0 to 1. Default 1.
         status: the HTTP status of the response, from 400 to 599.
         error: or the exception that the calls raise: a class that takes a message, a function that makes an exception
-            from a message, or the name of either (`"ConnectionError"`, `"package.module:Name"`). One is made at once;
-            `ValueError` if that fails. Default: without either, 503 where errors are responses, else
+            from a message, or the name of either (`"ConnectionError"`, `"package.module:Name"`). The constructor makes
+            one as a check; `ValueError` if that fails. Default: without either, 503 where errors are responses, else
             `ConnectionError`.
         retry_after: seconds after which the dependency asks callers to retry: an attribute of the exception (of each
             one in a group), or a header of the response. Default: none.

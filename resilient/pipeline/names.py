@@ -20,10 +20,6 @@ class Named(Protocol):
     name: str
     _context: PipelineContext
 
-    def snapshot(self) -> dict[str, Any]:
-        """The state of the pipeline now, as plain data."""
-        ...
-
 
 _lock = module_lock()
 _named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()

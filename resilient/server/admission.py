@@ -47,6 +47,7 @@ class EntryGate(Gate):
         self.facts = Facts(timed=False, holds=False, time_limit=limit)
 
     def admit(self, call: Call) -> Request:
+        """Takes the request from the call. Raises `TimedOut`, which other gates do not, if its deadline has passed."""
         request: Request = call.args[0].pop(REQUEST)
         if request.at < math.inf:
             if request.seconds <= 0:
