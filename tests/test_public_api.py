@@ -240,11 +240,13 @@ def test_guarding_on_asyncio_does_not_import_trio() -> None:
 
 
 def test_former_paths_of_what_has_moved_hand_on_the_same_objects() -> None:
-    """The server's middleware, the lab's `explain` and `Chaos` are importable by their former paths, too."""
+    """The server's middleware, the lab's `explain`, `Chaos` and the parts of a trace keep their former paths."""
     for former, now in (
         ("resilient.http.asgi", "resilient.server.asgi"),
         ("resilient.lab.explain", "resilient.explain"),
-        ("resilient.policies.chaos", "resilient.chaos"),
+        ("resilient.policies.chaos", "resilient.chaos.policy"),
+        ("resilient.observe.trace_files", "resilient.observe.trace_file"),
+        ("resilient.observe.traced", "resilient.observe.trace_records"),
     ):
         handed_on = import_module(former)
         for name in handed_on.__all__:

@@ -23,9 +23,10 @@ from resilient.chaos.experiment import Enabled, Experiment
 from resilient.core.background import discard, is_own
 from resilient.core.call import Call
 from resilient.core.callbacks import ask_about_call
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer, Watch
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import Stopped
 from resilient.events import ChaosHalted, FaultInjected

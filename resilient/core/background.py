@@ -20,9 +20,9 @@ from resilient._atomic import members, renew_in_forked_child
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import Classifier
+from resilient.core.context import PipelineContext
 from resilient.core.current_call import Enclosing, enclosing, register_background, waiting
 from resilient.core.layer import Layer
-from resilient.core.policy import PipelineContext
 from resilient.core.result import CLOSING_SECONDS, closing_of, is_awaitable
 from resilient.errors import Deadlock, is_cancellation
 from resilient.runtime import Parking, Runtime, current

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from resilient._atomic import in_forked_child, module_lock
 from resilient.core.call import Call
-from resilient.core.policy import PipelineContext
+from resilient.core.context import PipelineContext
 
 __all__ = [
     "BackgroundFrame",
@@ -54,7 +54,7 @@ def register_guard(code: CodeType) -> None:
 
 
 def is_guarded(fn: object) -> bool:
-    """Whether a function is itself a frame that guards another function."""
+    """Whether a function is a gate layer, which guards another function."""
     return id(getattr(fn, "__code__", None)) in _guards
 
 
@@ -178,7 +178,7 @@ def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
         if code in _guards:
             names = frame.f_locals
             call = names.get("call")
-            if call is None and "count" in names:  # an outermost frame, which makes no `Call` until something fails
+            if call is None and "count" in names:  # an outermost gate layer: it makes no `Call` until something fails
                 call = names["in_flight"].call_of(frame, keep=keep)
             if call is not None and not (found and found[-1][0] is call):  # two frames of one call
                 found.append((call, names["context"]))

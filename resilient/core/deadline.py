@@ -42,9 +42,9 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import in_forked_child
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.current_call import enclosing
 from resilient.core.layer import Layer
-from resilient.core.policy import PipelineContext
 from resilient.core.priority import NORMAL, priority
 from resilient.errors import TimedOut
 from resilient.events import CallTimedOut

@@ -14,9 +14,9 @@ from resilient._atomic import module_lock
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED, SUCCESS, Verdict
+from resilient.core.context import PipelineContext
 from resilient.core.current_call import register_guard
 from resilient.core.gate import Withdrawn
-from resilient.core.policy import PipelineContext
 from resilient.errors import TimedOut, bare, leaves
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import log_listener_error
@@ -168,7 +168,7 @@ class Ends:
 
     def __init__(self, context: PipelineContext, *, substitutes: bool) -> None:
         lifecycle, channel = context.lifecycle, context.channel
-        by_evidence, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
+        judges_results, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
 
         def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
             """Emit the event of a call that has returned `result`: at once, or, if that is still open, when it has
@@ -177,7 +177,7 @@ class Ends:
             values["at"] = end
             values["elapsed"] = end - begin
             values["requests"] = call.requests
-            if by_evidence:
+            if judges_results:
                 values["verdict"] = verdict = _verdict_on_result(call, context, result).kind
                 values["ending"] = "failure" if verdict == "failure" else "success"
                 call.verdict = None

@@ -26,9 +26,9 @@ from types import FrameType
 from typing import Any
 
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time
 from resilient.core.gate import Gate, Ticket, Withdrawn
-from resilient.core.policy import PipelineContext
 from resilient.core.shadow import Shadow
 from resilient.errors import Rejected, is_cancellation, reason_of
 from resilient.events import CallRejected, Waited
@@ -160,7 +160,7 @@ class GateGroup:
     # -- on the way out -----------------------------------------------------------------------------------------
 
     def learn_error(self, call: Call, tickets: Tickets, error: BaseException, begin: float) -> None:
-        """Classify the error of the call, and call `settle`, `cut`, `withdraw` or `release` of each gate."""
+        """Classify the error of the call, and call `settle`, `_cut`, `_withdraw` or `release` of each gate."""
         if type(error) is Withdrawn:
             again = error.again
 

@@ -15,12 +15,13 @@ import math
 from collections.abc import Callable, Collection, Coroutine, Hashable
 from contextvars import ContextVar
 from copy import copy
+from dataclasses import fields
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 from resilient import _validation
 from resilient._atomic import module_lock
 from resilient.core.call import Call
-from resilient.core.context import Mode, PipelineContext
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer, Recovery, Watch
 from resilient.core.stop import AnyOf, Runs, Unknown
@@ -29,13 +30,7 @@ from resilient.events import Channel
 from resilient.runtime import Runtime
 
 __all__ = [
-    "Facts",
-    "Layer",
-    "Mode",
-    "PipelineContext",
     "Policy",
-    "Recovery",
-    "Watch",
     "Wrap",
     "effect_substitute",
 ]
@@ -54,8 +49,12 @@ effect_substitute: ContextVar[Callable[[Policy, str, Any], Any] | None] = Contex
 of the argument and the value, and returns the value to use."""
 
 
-_NO_ATTRIBUTES = {"by_evidence", "dated", "effects", "holds", "judgements", "learns", "timed", "waits"}
-"""Names that an author could take for attributes of a policy. Ignored, they would change what a pipeline does."""
+_STATED_ELSEWHERE = {
+    **dict.fromkeys((field.name for field in fields(Facts)), "by `facts = Facts(...)`"),
+    **dict.fromkeys(("effects", "judgements"), "in the class statement"),
+}
+"""For each name that an author could take for an attribute of a policy: where it is stated. As a class attribute it
+would be ignored."""
 
 
 class Policy:
@@ -65,7 +64,7 @@ class Policy:
     underscore are the contract between the policies of this library and their pipeline; each has a default here.
 
     A subclass may state three things about the arguments of its constructor, in its class statement:
-    `class Mirror(Wrap, judgements=("choose",), effects=("client",))`.
+    `class Mirror(Wrap, judgements=("choose",), effects=("send",))`.
 
     Args:
         name: the policy's name in events, errors and snapshots; default: the name of its class.
@@ -73,8 +72,9 @@ class Policy:
     Class arguments:
         judgements: names of arguments that may be the user's code and only answer: predicates, keys, delays. A dry run
             (`resilient.lab`) calls them.
-        effects: names of arguments that may have effects outside the process: hooks, listeners, storages. In a dry run
-            a substitute that only counts replaces them, and callables that are in neither list.
+        effects: names of arguments with effects outside the process: hooks, listeners, storages. In a dry run a
+            substitute that only counts replaces each callable that is not in `judgements`. An argument that is not
+            callable is replaced only if the constructor passes it through `_effect`, as those of the library do.
         example: the arguments with which the policy is written above a function, if its first argument is never a
             function: "2" for `@Timeout(2)`. Then `@Timeout` without parentheses raises `TypeError` and shows this.
     """
@@ -110,9 +110,10 @@ class Policy:
         **others: Any,
     ) -> None:
         super().__init_subclass__(**others)
-        for name in _NO_ATTRIBUTES & vars(cls).keys():
-            where = "in the class statement" if name in ("effects", "judgements") else "by `facts = Facts(...)`"
-            raise TypeError(f"{cls.__name__} states {name} as an attribute, which no pipeline reads: state it {where}")
+        for name, where in _STATED_ELSEWHERE.items():
+            value = vars(cls).get(name, cls)
+            if value is not cls and not hasattr(type(value), "__get__"):  # methods and properties may have any name
+                raise TypeError(f"{cls.__name__} states {name} as an attribute, which is not read: state it {where}")
         if judgements is not None:
             cls._judgements = frozenset(judgements)
         if effects is not None:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import holding
 from resilient.core.emit import emit_event
 from resilient.core.gate import Gate, Ticket
-from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, reason_of
 from resilient.events import CallRejected
 from resilient.runtime.threads import THREADS

@@ -1,4 +1,4 @@
-"""The worst case of a pipeline, from its settings alone, without running it.
+"""`explain`: what a pipeline costs at worst, computed from its settings alone.
 
 How long a call takes, how often it is attempted, how many requests it makes; what each policy does with each error on
 its way to the caller; which policies never act; and which order or combination of policies is wrong. The figures are

@@ -1,7 +1,7 @@
 """Policies under HTTP clients: transports that a client uses in place of its own.
 
-httpx            the transports, clients and chaos transports for httpx; the modules below import no client library
-httpx2           the same for httpx2
+httpx            the transports, clients and chaos transports for httpx
+httpx2           the same for httpx2; the modules below import no client library
 transport        the transport for any client library: its pipeline, and the attempts that a request may have
 async_transport  one request and one attempt of an asynchronous client
 sync_transport   the same of a plain client

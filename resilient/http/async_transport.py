@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from typing import Any, Generic
 
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.emit import observed
 from resilient.core.gate import NEARLY
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
 from resilient.http.delegate import AsyncDelegatingTransport

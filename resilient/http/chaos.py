@@ -23,9 +23,10 @@ from resilient.chaos.experiment import Enabled, Experiment
 from resilient.chaos.policy import SWITCHED_OFF, objective
 from resilient.core.background import discard
 from resilient.core.call import new_call
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Watch
-from resilient.core.policy import PipelineContext, Policy
+from resilient.core.policy import Policy
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.events import Channel, ChaosHalted, Event, FaultInjected, Listener
 from resilient.events.channel import Emitter

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from typing import Any, Generic
 
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import holding
-from resilient.core.policy import PipelineContext
 from resilient.errors import Rejected, TimedOut
 from resilient.http import reading
 from resilient.http.delegate import SyncDelegatingTransport

@@ -31,11 +31,12 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 from resilient import _validation
 from resilient.core.call import Call
 from resilient.core.classify import DEFAULT
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import deadline, holding, remaining
 from resilient.core.gate import NEARLY
 from resilient.core.headers import ATTEMPT_HEADER, DEADLINE_HEADER, PRIORITY_HEADER, header_name
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import PipelineContext, Policy
+from resilient.core.policy import Policy
 from resilient.core.priority import current_priority, priority
 from resilient.errors import TimedOut
 from resilient.http import semantics

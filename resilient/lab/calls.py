@@ -197,7 +197,7 @@ class Calls:
         def attempt(call: Any) -> Any:
             return current_exchange().ask(call.deadline if told else None)
 
-        return pipeline._derive(pipeline.policies, attempt=lambda scope: attempt)(request), pipeline
+        return pipeline._derive(pipeline.policies, attempt=lambda context: attempt)(request), pipeline
 
 
 FAILURES = ServiceError, Rejected, TimedOut, ConnectionError, BadAnswer

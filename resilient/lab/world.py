@@ -147,7 +147,7 @@ class _World:
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
         self._adopt(pipeline, watch)
         ask_it = attempt if self.deadline_header else untold
-        return pipeline._derive(pipeline.policies, attempt=lambda scope: ask_it)(request)
+        return pipeline._derive(pipeline.policies, attempt=lambda context: ask_it)(request)
 
     # -- calls --------------------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ def simulate(
         )
     try:
         with (
-            _as_pipeline(seed),
+            _one_run_at_a_time(seed),
             unlogged(),
             dry_run(run_hooks=run_hooks) as dry,
             asyncio.Runner(loop_factory=WorldLoop) as runner,
@@ -327,7 +327,7 @@ def simulate(
 
 
 @contextmanager
-def _as_pipeline(seed: int) -> Iterator[None]:
+def _one_run_at_a_time(seed: int) -> Iterator[None]:
     """Give a run the process-wide state that it uses: Python's random numbers, which are seeded for it and restored,
     and the loggers of clients. Runs of other threads wait until it is over."""
     with _one_at_a_time:

@@ -4,6 +4,8 @@ logging         log_events: lines of the standard log, limited while a dependenc
 shadow          report_shadows: the actions that policies in shadow mode would have taken
 trace           record_trace: the calls and attempts of pipelines, written to a file
 trace_file      read_trace: reads such files
+trace_files     the former path of trace_file
 trace_records   the records in a trace: calls, attempts, classes of errors
+traced          the former path of trace_records
 evidence        the parts of an error that a trace keeps: its class's name, and the facts by which it is classified
 """

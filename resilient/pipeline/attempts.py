@@ -38,10 +38,10 @@ from typing import Any, Literal
 
 from resilient.core.call import Call, new_call
 from resilient.core.classify import SUCCESS
+from resilient.core.context import PipelineContext
 from resilient.core.current_call import block_begins, block_ends
 from resilient.core.emit import observed
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped, TimedOut
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.inherited_deadline import Deadline, hold_total, inherited, let_go, swap

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from resilient.core.budget import Budget
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.current_call import register_guard
 from resilient.core.emit import Ends
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import PipelineContext, Policy
+from resilient.core.policy import Policy
 from resilient.pipeline.attempts import block_call, block_leaf
 from resilient.pipeline.call_path import full_path, unless_off
 from resilient.pipeline.compose import compose

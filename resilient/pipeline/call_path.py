@@ -10,9 +10,9 @@ again. There is more than one writing because each addition costs time that most
    runs. Then the gates learn how it ended and take their tickets back, innermost first. A failure goes to the policies
    that act only after a failure (`Recovery`); they may run the gates again.
 2. **In place of the function** (`outermost`): the common case of a whole call. Added to 1: the call is counted as in
-   flight. A `Call` is made, at once if gates need it, else after a failure. A success is paid into budgets. An error
-   of the caller's own code (a predicate, a key) is raised as itself. `CallEnded` is emitted if listeners want only that
-   event. While the pipeline is switched off, only the function is called. All other calls are handed to 3.
+   flight. A `Call` is made, at once if gates need it, else after a failure. A success is paid into budgets. An error of
+   the caller's own code (a predicate, a key) is raised as itself. `CallEnded` is emitted if no listener wants events of
+   attempts. While the pipeline is switched off, only the function is called. All other calls are handed to 3.
 3. **The full path** (`full_path`). Added to 2: a closed pipeline refuses the call. A deadline inherited from an outer
    call or a request limits it. Listeners get all events, also those of attempts. Without a GIL, calls are counted under
    a lock. `InFlight.needs_full_path` says when calls may have to take it.
@@ -35,10 +35,10 @@ from resilient.core.background import discard, is_own
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, raise_original
 from resilient.core.classify import IGNORED
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import under
 from resilient.core.emit import Ends, observed_call
 from resilient.core.layer import Layer, Recovery
-from resilient.core.policy import PipelineContext
 from resilient.events import CallEnded
 from resilient.pipeline.earnings import Earn
 from resilient.pipeline.gate_layer_source import Lines, Shape, deeper, pass_gates

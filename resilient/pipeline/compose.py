@@ -10,10 +10,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.gate import Gate
 from resilient.core.gate_group import GateGroup
 from resilient.core.layer import BoundLayer, Recovery
-from resilient.core.policy import PipelineContext, Policy
+from resilient.core.policy import Policy
 from resilient.pipeline.gate_layer import Composed, layer_of
 
 __all__ = ["check_policies", "compose"]

@@ -13,8 +13,8 @@ from typing import Any
 
 from resilient.core.budget import Budget
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.layer import Recovery, Watch
-from resilient.core.policy import PipelineContext
 
 __all__ = ["Earn", "earning", "earnings", "watched_earnings", "watched_recovery"]
 

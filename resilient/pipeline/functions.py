@@ -14,9 +14,9 @@ from types import FunctionType
 from typing import Any, Literal
 
 from resilient.core.call import Call, name_of
+from resilient.core.context import PipelineContext
 from resilient.core.emit import attempt_failed, attempt_returned, attempt_started, count_request, observed
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Stopped
 

@@ -108,10 +108,10 @@ from typing import Any
 from resilient.core.budget import Budget
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
+from resilient.core.context import PipelineContext
 from resilient.core.emit import Ends
 from resilient.core.gate_group import FILE, GateGroup
 from resilient.core.layer import BoundLayer, Layer, Recovery
-from resilient.core.policy import PipelineContext
 from resilient.errors import Stopped
 from resilient.pipeline.call_path import inside, outermost, raise_callback_error
 from resilient.pipeline.earnings import Earn

@@ -16,7 +16,7 @@ from typing import Any
 
 from resilient._atomic import GIL
 from resilient.core.call import Call, new_call
-from resilient.core.policy import PipelineContext
+from resilient.core.context import PipelineContext
 from resilient.errors import PipelineClosed
 from resilient.events import CallRejected
 from resilient.runtime import Parking, Runtime

@@ -9,7 +9,7 @@ async def get_user(user_id: int) -> User: ...
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from resilient import _validation
 from resilient.core.budget import Budget
@@ -38,9 +38,6 @@ from resilient.runtime import current
 from resilient.runtime.threads import THREADS, drive
 
 __all__ = ["Pipeline", "flat", "own_budgets"]
-
-Kind = Literal["async", "sync", "block"]
-"""The kind of guarded code: a coroutine function, another function, a block."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

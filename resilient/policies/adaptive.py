@@ -27,10 +27,10 @@ from resilient import _validation, events
 from resilient._atomic import atomic
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask_about_call
+from resilient.core.context import PipelineContext
 from resilient.core.deadlocks import refuse_endless_wait
 from resilient.core.facts import IN_SHADOW, shared_facts
 from resilient.core.gate import Gate
-from resilient.core.policy import PipelineContext
 from resilient.core.priority import PRIORITIES, RANKS, Priority, current_priority
 from resilient.core.shadow_queue import ShadowQueue
 from resilient.core.wait_queue import PermitQueue

@@ -18,10 +18,10 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.deadlocks import refuse_endless_wait
 from resilient.core.facts import IN_SHADOW, shared_facts
 from resilient.core.gate import Gate
-from resilient.core.policy import PipelineContext
 from resilient.core.shadow_queue import ShadowQueue
 from resilient.core.wait_queue import PermitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase

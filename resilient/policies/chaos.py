@@ -1,5 +1,5 @@
-"""`Chaos`, handed on from `resilient.chaos`."""
+"""`Chaos` and its `objective`, handed on from `resilient.chaos`."""
 
-from resilient.chaos.policy import Chaos
+from resilient.chaos.policy import Chaos, objective
 
-__all__ = ["Chaos"]
+__all__ = ["Chaos", "objective"]

@@ -18,9 +18,10 @@ from resilient.core.background import discard, is_own
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import ask
 from resilient.core.classify import ErrorFilter, error_filter
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Layer, Recovery
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import Wrap
 from resilient.core.result import CLOSING_SECONDS, is_awaitable
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Stopped, bare

@@ -27,9 +27,9 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import atomic
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.facts import IN_SHADOW, shared_facts
 from resilient.core.gate import Gate
-from resilient.core.policy import PipelineContext
 from resilient.core.wait_queue import STALLED, Waiter, WaitQueue
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.errors import RateLimited, Template, refusal

@@ -16,11 +16,12 @@ from resilient import _validation
 from resilient.core.background import BackgroundCall, Stragglers
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time, lifted, total
 from resilient.core.facts import Facts
 from resilient.core.gate import NEARLY
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut

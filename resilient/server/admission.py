@@ -17,11 +17,12 @@ from typing import Any
 
 from resilient.core.call import Call
 from resilient.core.classify import FATAL, IGNORED, Classifier, Verdict
+from resilient.core.context import PipelineContext
 from resilient.core.emit import count_request
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate, Withdrawn
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
 from resilient.errors import TimedOut
 from resilient.events import Channel

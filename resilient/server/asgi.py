@@ -73,7 +73,7 @@ from resilient.server.request import REQUEST, START, ErrorAnswer, Request, Send,
 from resilient.server.request_trio import RequestOnTrio
 from resilient.server.upload import READ_AHEAD, ClientLeft, Receive, Upload
 
-__all__ = ["HEALTH_CHECKS", "ErrorAnswer", "ServerMiddleware"]
+__all__ = ["HEALTH_CHECKS", "ErrorAnswer", "ServerMiddleware", "Shared"]
 
 Guarded = Callable[[Any], Coroutine[Any, Any, None]]
 Application = Callable[[Any, Receive, Send], Awaitable[None]]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import PipelineContext
 
 __all__ = ["AWAITS_BODY", "ENDED", "HELD", "PipelineRun", "hold_observed", "hold_unobserved", "pass_queue"]
 

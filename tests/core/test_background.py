@@ -18,7 +18,7 @@ from resilient import Bulkhead, Pipeline, TimedOut, Timeout
 from resilient.core.background import BackgroundCall, Stragglers, _discarding, discard, is_own
 from resilient.core.call import Call, new_call
 from resilient.core.classify import Classifier
-from resilient.core.policy import PipelineContext
+from resilient.core.context import PipelineContext
 from resilient.core.result import CLOSING_SECONDS
 from resilient.runtime import Runtime, current
 from resilient.runtime.threads import THREADS

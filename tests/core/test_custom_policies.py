@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +141,22 @@ def test_wrap_forgets_what_is_old_or_too_many(world: World) -> None:
 # -- what else policies do ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("attributes", "words"),
-    [({"learns": True}, "learns .*facts = Facts"), ({"effects": frozenset({"notify"})}, "effects .*class statement")],
-)
-def test_fact_that_is_stated_as_an_attribute_is_refused(attributes: dict[str, Any], words: str) -> None:
-    """A pipeline would not read it: the gate would silently learn nothing."""
-    with pytest.raises(TypeError, match=words):
-        type("Learner", (Gate,), attributes)
+@pytest.mark.parametrize("name", [field.name for field in fields(Facts)])
+def test_fact_that_is_stated_as_an_attribute_is_refused(name: str) -> None:
+    """It would not be read: a gate with `learns = True` would silently learn nothing."""
+    with pytest.raises(TypeError, match=rf"{name} .*facts = Facts"):
+        type("Learner", (Gate,), {name: True})
+
+
+def test_effects_that_are_stated_as_an_attribute_are_refused() -> None:
+    """They belong into the class statement."""
+    with pytest.raises(TypeError, match=r"effects .*class statement"):
+        type("Notifier", (Wrap,), {"effects": frozenset({"notify"})})
+
+
+def test_property_may_have_the_name_of_a_fact() -> None:
+    """It states nothing."""
+    assert type("Paced", (Gate,), {"pace": property(lambda self: 3)}) is not None
 
 
 def test_lint_judges_them_by_their_facts() -> None:

@@ -8,8 +8,8 @@ import pytest
 from resilient import Bulkhead, Pipeline, Retry, Timeout
 from resilient.core.call import Call, new_call
 from resilient.core.context import PipelineContext
-from resilient.core.layer import BoundLayer
-from resilient.core.policy import Layer, Policy, Wrap
+from resilient.core.layer import BoundLayer, Layer
+from resilient.core.policy import Policy, Wrap
 from resilient.pipeline.compose import compose
 from resilient.pipeline.functions import async_leaf, sync_leaf
 from resilient.runtime.threads import THREADS

@@ -29,9 +29,11 @@ from resilient import (
     standard,
 )
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate
-from resilient.core.policy import Layer, PipelineContext, Wrap
+from resilient.core.layer import Layer
+from resilient.core.policy import Wrap
 from resilient.core.worst_case import Bound, InnerCost, Surroundings, WorstCase
 from resilient.explain import Explanation, Route, explain
 from resilient.faults import Errors, Latency

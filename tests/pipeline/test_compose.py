@@ -216,7 +216,7 @@ async def test_gate_that_raises_when_a_call_is_cancelled_affects_nothing_else(le
     """The cancellation gets through: in the function, in a queue, and where a gate is asked again after a wait."""
     for more in ([], [Turnstile(line=1.0)], [Turnstile(line=0.1)]):
         outer, raises = Turnstile(), Raises(LookupError("broken"), learns=learns)
-        raises.by_evidence = True
+        raises.facts = replace(raises.facts, by_evidence=True)
         task = asyncio.create_task(stack(outer, raises, *more).call(dependency(seconds=2.0)))
         asyncio.get_running_loop().call_later(0.5, task.cancel)
         with pytest.raises(asyncio.CancelledError):

@@ -36,7 +36,7 @@ from resilient import (
     events,
 )
 from resilient.core.call import Call, new_call
-from resilient.core.policy import PipelineContext
+from resilient.core.context import PipelineContext
 from resilient.runtime import virtual
 from tests.properties.cancellation_driver import cancel_at_every_point, cancel_at_every_step_of_trio
 from tests.worlds import WORLDS, Dependency, Slow, World

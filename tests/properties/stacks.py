@@ -31,9 +31,10 @@ from resilient import (
     quantile,
 )
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.gate import Gate
-from resilient.core.policy import PipelineContext, Policy
+from resilient.core.policy import Policy
 from resilient.errors import Rejected
 from resilient.runtime import current_async
 
@@ -122,7 +123,7 @@ class Turnstile(Gate):
     """A gate that counts its tickets: each must end once, and only once.
 
     Args:
-        learns, judges: what kind of gate it is.
+        learns, by_evidence: the kind of gate.
         line: seconds every call waits for its ticket; None: it is admitted at once.
         shut: when it refuses: from and until these seconds on the call's clock.
         slow, name: as for any gate.

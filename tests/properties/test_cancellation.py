@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.core.call import Call
-from resilient.core.policy import Layer, PipelineContext, Wrap
+from resilient.core.context import PipelineContext
+from resilient.core.layer import Layer
+from resilient.core.policy import Wrap
 from tests.hypothesis_settings import search
 from tests.properties import stacks
 from tests.properties.cancellation_driver import (

@@ -21,8 +21,10 @@ from resilient import (
     Timeout,
 )
 from resilient.core.call import Call
+from resilient.core.context import PipelineContext
 from resilient.core.gate import Gate, Ticket
-from resilient.core.policy import Layer, PipelineContext, Wrap
+from resilient.core.layer import Layer
+from resilient.core.policy import Wrap
 from resilient.faults import Crash, Errors, Latency, Results
 
 # -- Timeout --------------------------------------------------------------------------------------------------------

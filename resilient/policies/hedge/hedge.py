@@ -31,10 +31,11 @@ from resilient.core.background import Stragglers
 from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import ask_about_call
+from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time
 from resilient.core.facts import IN_SHADOW, Facts
 from resilient.core.layer import BoundLayer, Layer
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import Wrap
 from resilient.core.worst_case import Bound, Ending, InnerCost, Reaction, Surroundings, WorstCase, share
 from resilient.events import Hedging
 from resilient.policies.hedge.delay import Delays, Observed, PerKey, quantile

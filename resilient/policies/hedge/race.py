@@ -31,8 +31,8 @@ from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import IGNORED, Verdict
+from resilient.core.context import PipelineContext
 from resilient.core.layer import Layer
-from resilient.core.policy import PipelineContext
 from resilient.events import BudgetExhausted, HedgeWon, Hedging
 from resilient.policies.hedge.delay import Delays, Observed
 from resilient.policies.hedge.latency_sample import LatencySample

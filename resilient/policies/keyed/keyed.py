@@ -19,8 +19,9 @@ from resilient import _validation
 from resilient._atomic import GIL
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask_about_call
+from resilient.core.context import PipelineContext
 from resilient.core.gate import Gate, Ticket
-from resilient.core.policy import PipelineContext, Policy
+from resilient.core.policy import Policy
 from resilient.core.worst_case import Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.errors import Rejected
 from resilient.events import Channel

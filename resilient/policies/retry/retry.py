@@ -20,9 +20,10 @@ from typing import Any, Literal, get_args
 from resilient import _validation
 from resilient.core.budget import Budget
 from resilient.core.classify import ErrorFilter
+from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
 from resilient.core.layer import BoundLayer, Recovery
-from resilient.core.policy import PipelineContext, Wrap
+from resilient.core.policy import Wrap
 from resilient.core.worst_case import NOTHING, Discard, Ending, InnerCost, Reaction, Surroundings, WorstCase
 from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.predicate import Predicate

@@ -21,10 +21,10 @@ from resilient.core.budget import Budget
 from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import Verdict
+from resilient.core.context import PipelineContext
 from resilient.core.current_call import enclosing
 from resilient.core.deadline import remaining
 from resilient.core.layer import BoundLayer
-from resilient.core.policy import PipelineContext
 from resilient.core.result import is_awaitable
 from resilient.errors import Rejected, TimedOut, bare, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import sniffio
 import trio
 
 from resilient import Classifier, Hedge, Pipeline
@@ -67,7 +68,7 @@ def rendezvous(number: int) -> Callable[[], Coroutine[Any, Any, None]]:
     async def meet() -> None:
         nonlocal waiting, met
         if met is None:
-            met = trio.Event() if trio.lowlevel.in_trio_task() else asyncio.Event()
+            met = trio.Event() if sniffio.current_async_library() == "trio" else asyncio.Event()
         waiting += 1
         if waiting == number:
             met.set()
