@@ -93,10 +93,10 @@ def run(
         chosen = [shadowed(candidate) for candidate in chosen]
 
     def watch(candidate: Candidate) -> Callable[[Pipeline], object]:
-        told: list[Callable[[Pipeline], object]] = [reports[candidate.name].listen_to] if shadow else []
+        listeners: list[Callable[[Pipeline], object]] = [reports[candidate.name].listen_to] if shadow else []
         if recorded is not None:
-            told.append(recorded.watch(candidate))
-        return lambda pipeline: [tell(pipeline) for tell in told]
+            listeners.append(recorded.watch(candidate))
+        return lambda pipeline: [listen(pipeline) for listen in listeners]
 
     _check_size(estimate(scenario, chosen, runs), large, scenario.duration)
     try:

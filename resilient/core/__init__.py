@@ -29,7 +29,7 @@ What calls carry:
     priority           which calls go first when there is not room for all
     headers            the headers that carry deadline, priority and attempt to a server
     budget             the tokens that pay for further requests
-    background         calls that run beside their caller
+    background         calls that run in the background of their caller
     emit               the events of attempts and calls
 
 Gates together:

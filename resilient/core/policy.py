@@ -252,12 +252,12 @@ class Policy:
         runs = math.inf if facts.runs is None else facts.runs
         waits = math.inf if facts.pause is None else facts.pause
         stop = AnyOf((Runs(runs), Unknown(str(self))))
-        told = sequential(lambda _: once, Surroundings(), stop, lambda _: Pause(0, 0, 0), lambda *_: "")
-        seconds = once.seconds.most if facts.overlaps else told.seconds.most
+        in_sequence = sequential(lambda _: once, Surroundings(), stop, lambda _: Pause(0, 0, 0), lambda *_: "")
+        seconds = once.seconds.most if facts.overlaps else in_sequence.seconds.most
         return WorstCase(
             Bound(0, min(seconds + waits, math.inf if facts.time_limit is None else facts.time_limit)),
-            Bound(0, once.attempts.most if facts.overlaps else told.attempts.most),
-            Bound(0, told.requests.most),
+            Bound(0, once.attempts.most if facts.overlaps else in_sequence.attempts.most),
+            Bound(0, in_sequence.requests.most),
             f"{self} is not known here, and taken at its word",
             max_failing_runs=1,
             fails=False,

@@ -189,8 +189,8 @@ class Emitter:
         channels = [channel for channel in self._attached() if channel.wants[kind]]
         for channel in channels:
             channel.catch_up()
-        told = dict.fromkeys((channel.pipeline, entry) for channel in channels for entry in channel.wants[kind])
-        for pipeline, entry in told:
+        entries = dict.fromkeys((channel.pipeline, entry) for channel in channels for entry in channel.wants[kind])
+        for pipeline, entry in entries:
             emit((entry,), kind(pipeline, now, *fields))
 
 

@@ -152,14 +152,14 @@ def _layered(outer: Pipeline, inner: Pipeline, function: InnerCost, surroundings
     repeated = any(policy.facts.runs != 1 for policy in policies)
     whole = levels([(inner, inner._context)], function)[0]
     # A Timeout directly around the function does not pass its deadline inward, but it still ends the inner calls.
-    told = [policy.facts.time_limit for policy in policies[:-1] if policy.facts.time_limit is not None]
+    limits = [policy.facts.time_limit for policy in policies[:-1] if policy.facts.time_limit is not None]
 
     def call(around: Surroundings) -> WorstCase:
         seen = replace(surroundings, within=around.within, again=around.again, repeated=repeated)
         near = whole(seen)
         if policies[-1].facts.time_limit is None:
             return near
-        far = whole(replace(seen, within=min(told, default=math.inf)))
+        far = whole(replace(seen, within=min(limits, default=math.inf)))
         return replace(
             near,
             seconds=Bound(near.seconds.sure, far.seconds.most),
@@ -223,16 +223,16 @@ def _route(end: str, origin: str, error: BaseException | None, places: Sequence[
     for place in reversed(places):
         if place.policy.facts.inactive is not None:
             continue
-        meeting = _meeting(place, error)
-        if meeting is None:
+        reaction = _reaction(place, error)
+        if reaction is None:
             continue
-        steps.append(Step(place.shown, meeting.does))
-        if meeting.stops:
+        steps.append(Step(place.shown, reaction.does))
+        if reaction.stops:
             return Route(end, origin, tuple(steps), "gets the answer")
     return Route(end, origin, tuple(steps), "gets the result" if error is None else "gets it")
 
 
-def _meeting(place: _Place, error: BaseException | None) -> Reaction | None:
+def _reaction(place: _Place, error: BaseException | None) -> Reaction | None:
     verdict: Verdict | None = None
     if error is None or isinstance(error, ConnectionError):
         verdict = FAILURE  # it stands for any error that the classifier takes for a failure

@@ -192,10 +192,10 @@ class Calls:
         if not isinstance(guard, Policy):
             return guard(request), None
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
-        told = wire.deadline_header
+        sends_deadline = wire.deadline_header
 
         def attempt(call: Any) -> Any:
-            return current_exchange().ask(call.deadline if told else None)
+            return current_exchange().ask(call.deadline if sends_deadline else None)
 
         return pipeline._derive(pipeline.policies, attempt=lambda context: attempt)(request), pipeline
 

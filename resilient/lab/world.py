@@ -139,14 +139,14 @@ class _World:
             call.requests += 1
             return ask(call, made.deadline)
 
-        def untold(made: Any) -> Any:
+        def without_deadline(made: Any) -> Any:
             call = made.args[0]
             call.requests += 1
             return ask(call)
 
         pipeline = guard if isinstance(guard, Pipeline) else Pipeline(guard)
         self._adopt(pipeline, watch)
-        ask_it = attempt if self.deadline_header else untold
+        ask_it = attempt if self.deadline_header else without_deadline
         return pipeline._derive(pipeline.policies, attempt=lambda context: ask_it)(request)
 
     # -- calls --------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class ShadowReport:
         self._stops.append(pipeline.listen(self, *KINDS))
 
     def stop(self) -> None:
-        """Stop listening, and count the calls that are left in would-be queues."""
+        """Stop listening, and count the calls that are left in shadow queues."""
         self._report_queued()
         for stop in self._stops:
             stop()

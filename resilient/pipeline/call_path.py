@@ -165,8 +165,8 @@ async def raise_callback_error(
 
     `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
     """
-    told = context.channel.wants[CallEnded]  # then `observed_call` looks at the verdict
-    call.verdict = (context.classifier, callback_error.error, IGNORED) if told else None
+    is_emitted = context.channel.wants[CallEnded]  # then `observed_call` looks at the verdict
+    call.verdict = (context.classifier, callback_error.error, IGNORED) if is_emitted else None
     if is_own(callback_error.about, call, context.classifier):
         await discard(callback_error.about, call.begin(), patience=0.0)
     if since is not None and failed is not None:

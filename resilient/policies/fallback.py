@@ -144,7 +144,7 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
         rest = replace(inside, fails=False)
         if (
             around.is_async and self._on is None and around.classifier.judges_results
-        ):  # then it closes a result in its stead
+        ):  # then it closes a result that it replaces
             seconds, late = rest.seconds, CLOSING_SECONDS if inside.fails and inside.asks else 0.0
             rest = replace(rest, seconds=Bound(seconds.sure + late, seconds.most + CLOSING_SECONDS))
         if self._call is None:

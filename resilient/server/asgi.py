@@ -367,7 +367,7 @@ class Shared:
 
 
 async def _handle(scope: Any) -> None:
-    """Stands in for the guarded function: only its name is used, in events. It is never called: the pipeline awaits
+    """The guarded function as events name it: only its name is used. It is never called: the pipeline awaits
     `HELD` instead."""
 
 
