@@ -131,7 +131,7 @@ def _class_in(module: str, qualified: str) -> type[BaseException] | None:
         if not isinstance(found, type):
             return None
         names = type.__dict__["__dict__"].__get__(found)
-    return found if issubclass(found, BaseException) else None
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
 def is_findable(kind: type[BaseException]) -> bool:
