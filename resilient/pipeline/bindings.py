@@ -117,7 +117,7 @@ class Bindings:
 
     def nest(self, inner: BoundLayer) -> BoundLayer:
         """This pipeline as one layer of an outer pipeline. `inner` is the outer pipeline's next layer."""
-        _, path = self._compose(inner, waits=True)
+        _, path = self._compose(inner, nested=True)
         return BoundLayer(unless_off(self._context, inner.run, path))
 
     # -- binding --------------------------------------------------------------------------------------------------
@@ -135,14 +135,18 @@ class Bindings:
                 self._composed[kind] = self._compose(leaf)
         return self._composed[kind]
 
-    def _compose(self, leaf: BoundLayer, *, waits: bool = False) -> tuple[Composed, Layer]:
-        """Bind the policies around `leaf`. Returns them, and the full path of a call through them."""
-        composed = compose(self._policies, self._context, leaf, waits=waits)
+    def _compose(self, leaf: BoundLayer, *, nested: bool = False) -> tuple[Composed, Layer]:
+        """Bind the policies around `leaf`. Returns them, and the full path of a call through them.
+
+        Args:
+            nested: whether `leaf` belongs to an outer pipeline, which may have queues, and which emits `CallEnded`.
+        """
+        composed = compose(self._policies, self._context, leaf, waits=nested)
         recover = composed.recover
         if recover is not None and self._paid is not None:
             recover = earning(recover, self._paid)
         if self._watches:
             recover = watched_recovery(recover, self._watches)
         composed = replace(composed, recover=recover)
-        ends = None if waits else self._ends
+        ends = None if nested else self._ends
         return composed, full_path(self._in_flight, self._context, composed.layer.run, recover, self._earn, ends)
