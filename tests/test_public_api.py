@@ -124,7 +124,7 @@ MODULES = {
     "resilient.http.httpx": HTTP,
     "resilient.http.httpx2": HTTP,
     "resilient.limiters": ["Limiter", "Vegas", "Window"],
-    "resilient.observe.logging": ["EventLog", "log_events", "text_of"],
+    "resilient.observe.logging": ["EventLog", "KeyValueLogger", "log_events", "text_of"],
     "resilient.observe.trace": [
         "Recording",
         "Trace",

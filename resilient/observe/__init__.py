@@ -1,6 +1,7 @@
 """Observation: listeners of events (`resilient.events`), which log, sum up or record them.
 
-logging         log_events: lines of the standard log, limited while a dependency is down
+event_text      text_of: an event as one line of text
+logging         log_events: lines of the standard log or of structlog, limited while a dependency is down
 shadow          report_shadows: the actions that policies in shadow mode would have taken
 trace           record_trace: the calls and attempts of pipelines, written to a file
 trace_file      read_trace: reads such files

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import math
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -271,6 +274,50 @@ def test_every_event_can_be_a_record(event: Event, line: str) -> None:
         logger.setLevel(logging.NOTSET)
 
 
+@pytest.fixture
+def strange() -> Iterator[Event]:
+    @dataclass(frozen=True)
+    class Ejected(Event):
+        name: str
+        event: str
+        suppressed: int
+        level: str
+        seconds: float
+        why: object
+        cause: Exception
+
+    yield Ejected("users", 0, "a", "b", 3, "c", math.inf, ("x", "y"), SECRET)
+    del Ejected
+    gc.collect()  # or `Event.__subclasses__()` of other tests has it
+
+
+EXPECTED = {
+    "event_name": "a",
+    "event_event": "b",
+    "event_suppressed": 3,
+    "event_level": "c",
+    "seconds": "inf",
+    "why": "('x', 'y')",
+    "cause": "OSError",
+}
+
+
+def test_fields_that_records_have_already_get_a_prefix(strange: Event, records: Records) -> None:
+    """`logging` raises KeyError for them; values that JSON lacks are text."""
+    EventLog(records.logger)(strange)
+    (record,) = records.records
+    assert {name: vars(record)[name] for name in EXPECTED} == EXPECTED
+    assert record.name == "tests.observe"
+    assert vars(record)["event"] == "Ejected"
+
+
+def test_name_with_a_line_break_stays_in_its_line(records: Records) -> None:
+    """A name cannot forge a line, nor send codes to the terminal."""
+    EventLog(records.logger)(refused(0, pipeline="users\nINFO all is well", policy="\x1b[2Jcircuit"))
+    (line,) = records.lines
+    assert line == r"WARNING users\nINFO all is well: \x1b[2Jcircuit: refused a call: circuit is open"
+
+
 # -- no flood -------------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +327,7 @@ def test_flood_of_one_kind_has_one_line_every_few_seconds(records: Records) -> N
     for number in range(10_000):
         log(refused(number * 0.0012))
     assert [record.suppressed for record in records.records] == [0, 4166, 4166]  # type: ignore[attr-defined]
-    assert records.lines[1].endswith("refused a call: circuit is open (4166 more since the line before)")
+    assert records.lines[1].endswith("refused a call: circuit is open (number 4168, 4166 more since the line before)")
 
 
 def test_flood_of_a_real_pipeline_has_a_handful_of_lines(records: Records) -> None:
@@ -317,6 +364,60 @@ def test_flood_of_hedges_fallbacks_and_an_empty_budget_has_a_handful_of_lines(re
     told = [record.event for record in records.records]  # type: ignore[attr-defined]
     assert set(told) == {"Hedging", "Retrying", "BudgetExhausted", "GaveUp", "FellBack"}
     assert len(told) <= 6
+
+
+def test_lines_by_number_are_the_first_then_every_nth_with_its_count(records: Records) -> None:
+    """`every=1000`: 3,500 refusals in half a second have the lines 1, 1000, 2000 and 3000."""
+    log = EventLog(records.logger, every=1000)
+    for number in range(3500):
+        log(refused(number / 7000))
+    counts = [(vars(record)["count"], vars(record)["suppressed"]) for record in records.records]
+    assert counts == [(1, 0), (1000, 998), (2000, 999), (3000, 999)]
+    assert records.lines[2].endswith(": circuit is open (number 2000, 999 more since the line before)")
+
+
+def test_lines_by_number_begin_again_after_a_quiet_time(records: Records) -> None:
+    """The first refusal of the next outage has its line at once, with those left out of the last outage."""
+    log = EventLog(records.logger, every=1000, interval=5)
+    for at in (0, 1, 2, 6.9, 12, 13):
+        log(refused(at))
+    counts = [(vars(record)["count"], vars(record)["suppressed"]) for record in records.records]
+    assert counts == [(1, 0), (1, 3)]
+
+
+def test_lines_by_number_are_bounded_too(records: Records) -> None:
+    """A hundred lines of a kind in an interval, however small `every` is."""
+    log = EventLog(records.logger, every=1)
+    for number in range(1000):
+        log(refused(number * 0.001))
+    assert len(records.records) == observed.LINES
+    log(refused(20))
+    assert vars(records.records[-1])["suppressed"] == 1000 - observed.LINES
+
+
+def test_times_out_of_order_do_not_begin_the_count_again(records: Records) -> None:
+    """Events of several threads arrive in another order than their times."""
+    log = EventLog(records.logger, every=100)
+    for at in (1.0, 1.2, 1.1, 1.3, 1.05):
+        log(refused(at))
+    assert len(records.records) == 1
+
+
+def test_change_of_a_circuit_has_the_refusals_left_out_before(records: Records) -> None:
+    """So the lines of an outage add up when it ends; refusals of other circuits are not in it."""
+    log = EventLog(records.logger, interval=60)
+    log(CircuitChanged("users", 0, "circuit", "closed", "open", "5 failures in a row"))
+    log(refused(0.1, policy="other"))
+    log(refused(0.2, policy="other"))
+    for number in range(500):
+        log(refused(1 + number * 0.001))
+    log(CircuitChanged("users", 6, "circuit", "open", "half-open", "the break is over"))
+    log(CircuitChanged("users", 7, "circuit", "half-open", "closed", "the probes succeeded"))
+    assert records.lines[-2:] == [
+        "INFO users: circuit: open -> half-open: the break is over (499 more calls refused)",
+        "INFO users: circuit: half-open -> closed: the probes succeeded",
+    ]
+    assert vars(records.records[-2])["refused"] == 499
 
 
 def test_line_after_a_quiet_time_is_logged_at_once(records: Records) -> None:
@@ -371,7 +472,8 @@ def test_flood_of_many_keys_has_a_hundred_lines_of_a_kind_every_few_seconds(keys
     assert len(records.records) == 401
     log(refused(20.0, policy="circuit[new]"))
     log(CircuitChanged("users", 20.0, "circuit[new]", "closed", "open", "5 failures in a row"))
-    told = sum(1 + record.suppressed for record in records.records if record.pipeline == "users")  # type: ignore[attr-defined]
+    mine = [vars(record) for record in records.records if vars(record)["pipeline"] == "users"]
+    told = sum(1 + record["suppressed"] + record.get("refused", 0) for record in mine)
     untold = sum(line.suppressed for line in log._logged.values())  # of keys of which nothing was heard since
     assert told + untold == 2 * 2 * 3 * keys + 2
 
@@ -527,7 +629,12 @@ def test_handler_that_fails_does_not_fail_the_call(records: Records, caplog: pyt
     ("options", "error", "words"),
     [
         ({"pipeline": "users"}, TypeError, "pipeline must be a Pipeline or None, got 'users'"),
-        ({"logger": "resilient"}, TypeError, "logger must be a logging.Logger or None, got 'resilient'"),
+        ({"logger": "resilient"}, TypeError, "logger must be .*, got 'resilient', which has no debug"),
+        ({"logger": logging.Logger}, TypeError, "logger must be .*, got <class 'logging.Logger'>, which has no debug"),
+        ({"logger": logging.LoggerAdapter(logging.getLogger("x"))}, TypeError, "not an adapter, .*: write <Log"),
+        ({"every": 0}, ValueError, "every must be a whole number >= 1, got 0"),
+        ({"every": 2.5}, TypeError, "every must be a whole number >= 1, got 2.5"),
+        ({"every": 10, "interval": 0}, ValueError, "every=10 needs an interval above 0"),
         ({"interval": -1}, ValueError, "interval must be .* got -1"),
         ({"interval": float("nan")}, ValueError, "interval must be .* got nan"),
         ({"interval": True}, TypeError, "interval must be .* got True"),
