@@ -14,8 +14,8 @@
     VirtualTimeError        (a `BaseException`) real I/O, threads or signals in virtual time
 
 The function's own exception is always raised itself, never wrapped. Everything here pickles, and carries what a
-handler needs: the names of pipeline and policy, and where it is known `retry_after`, the seconds (from the moment of
-the error) before which another try is pointless.
+handler needs: the names of pipeline and policy, the key of the call, and where it is known `retry_after`, the seconds
+(from the moment of the error) before which another try is pointless.
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ class ResilientError(Exception):
     Attributes:
         pipeline: name of the pipeline, or "" outside one.
         policy: name of the policy, or "".
+        key: the key of the call as text, where the pipeline keeps a gate for each key (`Keyed`), and for requests the
+            key of the transport (by default the origin); else "".
     """
 
-    def __init__(self, message: str = "", *, pipeline: str = "", policy: str = "") -> None:
+    key: str = ""
+
+    def __init__(self, message: str = "", *, pipeline: str = "", policy: str = "", key: str = "") -> None:
         super().__init__(message)
         self.pipeline = pipeline
         self.policy = policy
+        if key:
+            self.key = key
 
     def __str__(self) -> str:
         _format_message(self)
@@ -71,6 +77,12 @@ def reason_of(error: ResilientError) -> str:
     """Return the text of an error without the name of its pipeline, for texts that have that already."""
     _format_message(error)
     return Exception.__str__(error)
+
+
+def place_of(error: ResilientError) -> str:
+    """Return the name that events give to the policy of an error: with the key, if there is one, as
+    "CircuitBreaker[eu-1]"."""
+    return f"{error.policy}[{error.key}]" if error.key else error.policy
 
 
 class Rejected(ResilientError):
@@ -86,9 +98,10 @@ class Rejected(ResilientError):
         *,
         pipeline: str = "",
         policy: str = "",
+        key: str = "",
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, pipeline=pipeline, policy=policy)
+        super().__init__(message, pipeline=pipeline, policy=policy, key=key)
         self.retry_after = retry_after
 
     if not TYPE_CHECKING:  # type checkers see the attribute of BaseException
@@ -120,8 +133,9 @@ R = TypeVar("R", bound=Rejected)
 def refusal(kind: type[R], message: tuple[Any, ...], policy: str, retry_after: float | None = None) -> R:
     """Make the error that `kind(message, policy=policy, retry_after=retry_after)` makes, in a third of the time.
 
-    `message` is a `Template` and its values. They are formatted when the text is first read: most refusals are handled
-    without reading it, and formatting a number costs as much as two bare awaits. No `__init__` runs.
+    `message` is a `Template` and its values, of which the first is the name of the policy. They are formatted when the
+    text is first read: most refusals are handled without reading it, and formatting a number costs as much as two bare
+    awaits. No `__init__` runs.
     """
     error: R = _new(kind, message)
     error.pipeline = ""
@@ -135,8 +149,19 @@ def _format_message(error: ResilientError) -> None:
     args = _args.__get__(error)
     message = args[0] if args else None
     if type(message) is tuple and message and type(message[0]) is Template:
-        template, *values = message
-        _args.__set__(error, (template.format(*values), *args[1:]))
+        template, name, *values = message
+        name = f"{error.policy} for {error.key}" if error.key else name
+        _args.__set__(error, (template.format(name, *values), *args[1:]))
+
+
+def add_key(error: Rejected, policy: str, key: str) -> None:
+    """Add the key of its call to the refusal of one of the gates that a `Keyed` keeps. `policy`: the name of these
+    gates without the key."""
+    if error.key:  # a Keyed inside a Keyed
+        error.key = f"{key}, {error.key}"
+    else:
+        error.policy = policy
+        error.key = key
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):
@@ -174,10 +199,11 @@ class TimedOut(ResilientError, TimeoutError):
         *,
         pipeline: str = "",
         policy: str = "",
+        key: str = "",
         seconds: float | None = None,
         evidence: bool = True,
     ) -> None:
-        super().__init__(message, pipeline=pipeline, policy=policy)
+        super().__init__(message, pipeline=pipeline, policy=policy, key=key)
         self.seconds = seconds
         self.evidence = evidence
 

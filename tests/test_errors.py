@@ -38,6 +38,8 @@ from resilient import (
     errors,
 )
 from resilient.core.call import Call
+from resilient.core.facts import Facts
+from resilient.core.gate import Gate
 from resilient.core.policy import Policy
 from resilient.events import CallRejected
 from resilient.http.httpx import AsyncClient
@@ -343,9 +345,38 @@ async def _late() -> Any:
     await Pipeline(Timeout(2), name="users")(_fetch)("https://a:443")
 
 
+async def _late_for_a_key() -> Any:
+    bulkheads = Keyed(Bulkhead, key=lambda host: host)
+    await Pipeline(Timeout(2), bulkheads, name="users")(_fetch)("https://a:443")
+
+
+async def _late_with_a_bad_key() -> Any:
+    """The key function raises only when it is asked again, for the error."""
+    keys = iter(["https://a:443"])
+    bulkheads = Keyed(Bulkhead, key=lambda host: next(keys))
+    await Pipeline(Timeout(2), bulkheads, name="users")(_fetch)("https://a:443")
+
+
 async def _inherited() -> Any:
     with deadline(2):
         await Pipeline(Retry(), name="users")(_fetch)("https://a:443")
+
+
+async def _inherited_for_a_key() -> Any:
+    with deadline(2):
+        nested = Pipeline(Keyed(Bulkhead, key=lambda host: host))
+        await Pipeline(nested, name="users")(_fetch)("https://a:443")
+
+
+async def _refused_by_a_users_gate() -> Any:
+    await Pipeline(Keyed(_Never, key=lambda host: host), name="users")(_fetch)("https://a:443")
+
+
+class _Never(Gate):
+    facts = Facts(learns=False)
+
+    def admit(self, call: Call) -> Any:
+        raise Rejected(f"{self.name} admits nothing", policy=self.name)
 
 
 async def _requested() -> Any:
@@ -361,13 +392,17 @@ async def _fetch(host: str) -> None:
 
 
 SAID: dict[Callable[[], Any], str] = {
-    _isolated: r"users: CircuitBreaker\[https://a:443\] is isolated",
+    _isolated: r"users: CircuitBreaker for https://a:443 is isolated",
     _closed: r"users: the pipeline is closed",
-    _used_up: r"users: RateLimit\[https://a:443\] of 1 per second is used up",
+    _used_up: r"users: RateLimit for https://a:443 of 1 per second is used up",
     _queued: r"users: Bulkhead is full: no permit within 1 s",
-    _late: r"users: Timeout of 2 s expired",
-    _inherited: r"users: the deadline of 2 s",
-    _requested: r"users: CircuitBreaker\[https://a(:443)?\] is open",
+    _late: r"users: Timeout of 2 s expired$",
+    _late_for_a_key: r"users: Timeout of 2 s for https://a:443 expired$",
+    _late_with_a_bad_key: r"users: Timeout of 2 s expired$",
+    _inherited: r"users: the deadline of 2 s, set by the caller, has passed$",
+    _inherited_for_a_key: r"users: the deadline of 2 s, set by the caller, has passed for https://a:443$",
+    _refused_by_a_users_gate: r"users: _Never\[https://a:443\] admits nothing$",
+    _requested: r"users: CircuitBreaker for https://a(:443)? is open",
 }
 
 
@@ -377,6 +412,29 @@ async def test_error_names_its_pipeline_and_the_key_of_its_gate(main: Callable[[
     """A log with nothing but the text of the error says whose it is."""
     with pytest.raises((ResilientError, httpx.TransportError), match=f"^{text}"):
         await main()
+
+
+KEYED = [_isolated, _used_up, _requested, _late_for_a_key, _inherited_for_a_key, _refused_by_a_users_gate]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("main", SAID, ids=[main.__name__ for main in SAID])
+async def test_error_has_its_key_apart_from_the_name_of_its_policy(main: Callable[[], Any]) -> None:
+    """An error tracker groups by `policy` and `key`; the key pickles with the error."""
+    with pytest.raises((ResilientError, httpx.TransportError)) as caught:
+        await main()
+    error: Any = pickle.loads(pickle.dumps(caught.value))
+    assert error.key == ("" if main not in KEYED else "https://a:443")
+    assert "[" not in error.policy
+
+
+def test_note_of_retries_names_the_key(world: World) -> None:
+    """The user's own error says which dependency it is about."""
+    pipeline = Pipeline(Retry(2, wait=0), Keyed(Bulkhead, key=lambda host: host), name="users")
+    dependency = world.dependency(OSError(), OSError())
+    error = world.outcome(pipeline(dependency.fn), "eu-1").error
+    assert error is not None
+    assert error.__notes__ == ["resilient: pipeline 'users' gave up on eu-1 after 2 attempts: attempts spent"]
 
 
 def test_event_of_a_refusal_does_not_repeat_the_name(world: World) -> None:

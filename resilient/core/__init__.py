@@ -25,6 +25,7 @@ What calls carry:
 
     current_call       facts about the current call, for a guarded function
     call_options       options that a call itself asks for
+    call_key           the key of a call, for errors
     deadline           the time by which everything inside has to end
     priority           which calls go first when there is not room for all
     headers            the headers that carry deadline, priority and attempt to a server

@@ -42,6 +42,7 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import in_forked_child
 from resilient.core.call import Call
+from resilient.core.call_key import key_of
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import enclosing
 from resilient.core.layer import Layer
@@ -322,6 +323,9 @@ async def under(call: Call, context: PipelineContext, inner: Layer, limit: Deadl
     except TimedOut as error:
         if error.policy == limit.name and not error.pipeline:
             error.pipeline = context.name
+            if not error.key and (key := key_of(call, context)):
+                error.key = key
+                error.args = (f"{error.args[0]} for {key}",)
             if context.channel.wants[CallTimedOut]:
                 at = call.runtime.now()
                 context.channel.emit(CallTimedOut(context.name, at, limit.name, limit.seconds))

@@ -30,7 +30,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time
 from resilient.core.gate import Gate, Ticket, Withdrawn
 from resilient.core.shadow import Shadow
-from resilient.errors import Rejected, is_cancellation, reason_of
+from resilient.errors import Rejected, is_cancellation, place_of, reason_of
 from resilient.events import CallRejected, Waited
 
 __all__ = ["FILE", "GateGroup", "givers"]
@@ -104,7 +104,7 @@ class GateGroup:
                 error.pipeline = context.name
             if context.channel.wants[CallRejected]:
                 at, reason = call.begin().now(), reason_of(error)
-                context.channel.emit(CallRejected(context.name, at, error.policy, reason, error.retry_after))
+                context.channel.emit(CallRejected(context.name, at, place_of(error), reason, error.retry_after))
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has given no ticket, ask the gates inside it, and return all tickets."""

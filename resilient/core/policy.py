@@ -220,6 +220,11 @@ class Policy:
         """A function that is called with the end of each call, as the caller gets it."""
         return None
 
+    def _key_text(self, call: Call) -> str:
+        """The key of a call as text, where the policy keeps a gate for each key; else "". For errors. Raises a
+        `CallbackError` where the key function raises."""
+        return ""
+
     async def _drain(self, runtime: Runtime) -> None:
         """Wait until all work that it left behind has ended (losers of hedges, abandoned calls)."""
 

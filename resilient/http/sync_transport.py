@@ -69,7 +69,7 @@ class SyncHttpTransport(SyncDelegatingTransport, HttpTransport[Inner], Generic[R
         """Return the `TimedOut` of an attempt that has passed its deadline, or None."""
         if begin is None or call.deadline is None or (now := THREADS.now()) < call.deadline:
             return None
-        return self._out_of_time(now - begin, None)
+        return self._out_of_time(call, now - begin, None)
 
     def handle_request(self, request: Request) -> Response:
         """Send one request through the pipeline, and return its response."""

@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from resilient import _validation
 from resilient.core.call import Call
+from resilient.core.call_key import key_of
 from resilient.core.classify import DEFAULT
 from resilient.core.context import PipelineContext
 from resilient.core.deadline import deadline, holding, remaining
@@ -346,7 +347,7 @@ class HttpTransport(Generic[Inner]):
         if call.deadline is not None:
             left = call.deadline - begin
             if left <= 0:
-                raise self._out_of_time(0.0, None)
+                raise self._out_of_time(call, 0.0, None)
             limits = {phase: nearer(limit, left) for phase, limit in limits.items()}
         if self.deadline_header and (left_of_all := remaining()) is not None:
             headers[self.deadline_header] = str(int(left_of_all * 1000))
@@ -360,7 +361,7 @@ class HttpTransport(Generic[Inner]):
             now = runtime.now()
             if call.deadline is None or now < call.deadline:
                 raise
-            raise self._out_of_time(now - begin, error) from error
+            raise self._out_of_time(call, now - begin, error) from error
         streams, seconds = self.library.streams, self._body_timeout
         if streams.is_open(response):
             if context.on_result(call, response).kind == "success" if streamed else runtime is not THREADS:
@@ -382,14 +383,16 @@ class HttpTransport(Generic[Inner]):
             seconds = max(0.0, at - (call.begin().now() if begin is None else begin))
             response.stream = streams.bounded(response.stream, streams.limit(at, seconds, evidence=False))
 
-    def _out_of_time(self, seconds: float, error: Exception | None) -> TimedOut:
+    def _out_of_time(self, call: Call, seconds: float, error: Exception | None) -> TimedOut:
         """Return the error of an attempt that has passed its deadline. The error is evidence if the attempt had its
         whole Timeout, and did not wait for a connection of the pool."""
         asked = not isinstance(error, self.library.module.PoolTimeout)
+        key = key_of(call, self.pipeline._context)
         return TimedOut(
-            f"the {seconds:.3g} s that were left for the request are over",
+            f"the {seconds:.3g} s that were left for the request{f' to {key}' if key else ''} are over",
             pipeline=self.pipeline.name,
             policy="deadline",
+            key=key,
             seconds=seconds,
             evidence=asked and self._limit is not None and seconds >= self._limit * NEARLY,
         )

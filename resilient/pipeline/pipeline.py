@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from resilient import _validation
 from resilient.core.budget import Budget
 from resilient.core.call import Call, name_of
+from resilient.core.call_key import key_of
 from resilient.core.call_options import NO_OPTIONS, CallOptions
 from resilient.core.classify import DEFAULT, Classifier
 from resilient.core.context import Mode, PipelineContext
@@ -150,6 +151,9 @@ class Pipeline(Policy, judgements=("classify",)):
 
     def _bind(self, inner: BoundLayer, context: PipelineContext) -> BoundLayer:
         return self._bindings.nest(inner)
+
+    def _key_text(self, call: Call) -> str:
+        return key_of(call, self._context)
 
     # -- variations ---------------------------------------------------------------------------------------------
 

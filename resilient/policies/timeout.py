@@ -15,6 +15,7 @@ from typing import Any
 from resilient import _validation
 from resilient.core.background import BackgroundCall, Stragglers
 from resilient.core.call import Call
+from resilient.core.call_key import key_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time, lifted, total
@@ -108,7 +109,7 @@ class Timeout(Wrap, example="2"):
             why = f"{abandoned.cap} calls that {self.name} abandoned are still running"
             if context.channel.wants[CallRejected]:
                 context.channel.emit(CallRejected(context.name, runtime.now(), self.name, why, None))
-            raise Rejected(why, pipeline=context.name, policy=self.name)
+            raise Rejected(why, pipeline=context.name, policy=self.name, key=key_of(call, context))
         lock, parking, left = threading.Lock(), runtime.park(), False
 
         def emit_end(work: BackgroundCall) -> None:
@@ -218,10 +219,12 @@ class _Limit:
         policy, context, seconds = self.policy, self.context, self.seconds
         if context.channel.wants[CallTimedOut]:
             context.channel.emit(CallTimedOut(context.name, call.runtime.now(), policy.name, seconds))
+        key = key_of(call, context)
         return TimedOut(
-            f"{policy.name} of {seconds:g} s expired",
+            f"{policy.name} of {seconds:g} s{f' for {key}' if key else ''} expired",
             pipeline=context.name,
             policy=policy.name,
+            key=key,
             seconds=seconds,
             evidence=call.error is not None or seconds - waited >= seconds * NEARLY,
         )

@@ -90,7 +90,7 @@ def test_tree_is_complete(kind: Kind) -> None:
 def test_details_survive(kind: Kind) -> None:
     """The attributes that a handler needs are kept."""
     circuit: Any = provoked(kind, "CircuitOpen")
-    assert circuit.policy.startswith("circuit[")
+    assert (circuit.policy, circuit.key) == ("circuit", "http://example.com:80")
     assert circuit.retry_after > 0
     assert isinstance(circuit, pybreaker.CircuitBreakerError)
     limited: Any = provoked(kind, "RateLimited")
@@ -99,6 +99,7 @@ def test_details_survive(kind: Kind) -> None:
     assert isinstance(late, TimeoutError)
     assert late.evidence is True
     assert late.seconds >= 0.05
+    assert late.key == "http://example.com:80"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,7 +113,7 @@ def test_error_pickles(kind: Kind, name: str) -> None:
         assert str(again) == str(error)
         assert again.request.url == error.request.url
         assert again.__notes__ == error.__notes__
-        for detail in ("pipeline", "policy", "retry_after", "seconds", "evidence"):
+        for detail in ("pipeline", "policy", "key", "retry_after", "seconds", "evidence"):
             assert getattr(again, detail, None) == getattr(error, detail, None)
 
 
@@ -135,7 +136,9 @@ def test_note_of_the_attempts_stays(kind: Kind) -> None:
     client = kind.open(Pipeline(Retry(2, wait=0), name="users"), kind.script(silent, silent))
     with pytest.raises(kind.library.ReadTimeout) as caught:
         kind.send(client)
-    assert caught.value.__notes__ == ["resilient: pipeline 'users' gave up after 2 attempts: attempts spent"]
+    assert caught.value.__notes__ == [
+        "resilient: pipeline 'users' gave up on http://example.com:80 after 2 attempts: attempts spent"
+    ]
     assert caught.value.request.url == URL
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from resilient import _validation, events
 from resilient._atomic import GIL, atomic, members
 from resilient.core.gate import Gate
+from resilient.errors import Rejected, add_key
 from resilient.events.channel import Emitter
 
 __all__ = ["LOOKS", "Entry", "KeyTable"]
@@ -53,6 +54,7 @@ class Entry:
 
     Attributes:
         key: the key.
+        shown: the key as text, in names and errors.
         gate: the gate of this key.
         decides: the gate that decides: in shadow mode the gate's `_shadow_queue`, if it has one.
         inside: calls that were admitted or wait, and have not ended.
@@ -61,10 +63,11 @@ class Entry:
             Reading the clock at each use would cost more than finding the entry.
     """
 
-    __slots__ = ("decides", "gate", "inside", "key", "span", "used")
+    __slots__ = ("decides", "gate", "inside", "key", "shown", "span", "used")
 
-    def __init__(self, key: Hashable, gate: Gate, now: float) -> None:
+    def __init__(self, key: Hashable, shown: str, gate: Gate, now: float) -> None:
         self.key = key
+        self.shown = shown
         self.gate = gate
         self.decides = gate._shadow_queue or gate
         self.inside = 0
@@ -75,6 +78,10 @@ class Entry:
         """Seconds since the last use of the key. The value may be too small where the clock was not read at that
         use."""
         return now - (self.used if self.span is None else self.span.end)
+
+    def name_refusal(self, error: Rejected) -> None:
+        """Add the key to a refusal of its gate, whose name has the key in brackets."""
+        add_key(error, self.gate.name[: -2 - len(self.shown)], self.shown)
 
 
 class KeyTable(Emitter):
@@ -114,7 +121,7 @@ class KeyTable(Emitter):
             entry = self._table.get(key)  # another thread may have made it meanwhile
             if entry is None:
                 self._make_room(now)
-                entry = self._table[key] = Entry(key, gate, now)
+                entry = self._table[key] = Entry(key, _validation.legible(key), gate, now)
                 self.span.end = now
                 self.span = _Span()
                 for channel in self._attached():
@@ -163,7 +170,7 @@ class KeyTable(Emitter):
         self._pattern._renew()
         for key, entry in list(self._table.items()):
             entry.gate._renew()
-            new = self._table[key] = Entry(key, entry.gate, entry.used)
+            new = self._table[key] = Entry(key, entry.shown, entry.gate, entry.used)
             new.span = entry.span
         self.latest = None
 

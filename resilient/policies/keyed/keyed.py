@@ -49,8 +49,8 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             its limit.
         idle: seconds without a call after which a key may be evicted. Default 300. Where nothing else reads the clock
             (a count window or a bulkhead, without Timeout), a key counts as used until the next new key comes.
-        name: for snapshots; default "Keyed". In errors and events, each gate has its own name and its key:
-            "CircuitBreaker[eu-1]".
+        name: for snapshots; default "Keyed". In events, each gate has its own name and its key:
+            "CircuitBreaker[eu-1]". In errors these are two attributes, `policy` and `key`.
     """
 
     def __init__(
@@ -114,8 +114,10 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
                 keys.move_to_end(entry)
         try:
             ticket = entry.decides.admit(call)
-        except BaseException:
+        except BaseException as error:
             self._keys.leave(entry)
+            if isinstance(error, Rejected):
+                entry.name_refusal(error)
             raise
         if ticket is None:
             self._keys.leave(entry)  # `wait` will enter again
@@ -126,8 +128,10 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         entry = self._enter(ask_about_call(call, self._key), call)
         try:
             return entry, await entry.gate.wait(call, context)
-        except BaseException:
+        except BaseException as error:
             self._keys.leave(entry)
+            if isinstance(error, Rejected):
+                entry.name_refusal(error)
             raise
 
     def _enqueue(self, call: Call, refused: Callable[[Call, Rejected, bool | None], None]) -> Ticket | None:
@@ -135,6 +139,9 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         ticket = None
         try:
             ticket = entry.decides._enqueue(call, refused)
+        except Rejected as error:
+            entry.name_refusal(error)
+            raise
         finally:
             if ticket is None:
                 self._keys.leave(entry)
@@ -203,6 +210,10 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
     def _renew(self) -> None:
         super()._renew()
         self._keys.renew()
+
+    def _key_text(self, call: Call) -> str:
+        key, inner = _validation.legible(ask_about_call(call, self._key)), self._pattern._key_text(call)
+        return f"{key}, {inner}" if inner else key
 
     # -- for people ---------------------------------------------------------------------------------------------
 

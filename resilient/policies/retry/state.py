@@ -19,6 +19,7 @@ import tenacity
 from resilient.core.background import Stragglers, close_in_background, discard, is_own
 from resilient.core.budget import Budget
 from resilient.core.call import Call
+from resilient.core.call_key import key_of
 from resilient.core.callbacks import CallbackError, ask
 from resilient.core.classify import Verdict
 from resilient.core.context import PipelineContext
@@ -333,8 +334,9 @@ class RetryState:
         if context.channel.wants[GaveUp]:
             context.channel.emit(GaveUp(context.name, call.begin().now(), name, attempt, reason, error))
         if error is not None:
-            where = f"pipeline {context.name!r}" if context.name else name
-            text = f"{where} gave up after {attempt} attempt{'s'[: attempt != 1]}: {reason}"
+            where, key = f"pipeline {context.name!r}" if context.name else name, key_of(call, context)
+            on = f" on {key}" if key else ""
+            text = f"{where} gave up{on} after {attempt} attempt{'s'[: attempt != 1]}: {reason}"
             note(bare(_error_to_raise(error)), text)
 
     def _emit_retrying(

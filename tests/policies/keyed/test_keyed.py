@@ -158,7 +158,7 @@ def test_bulkhead_for_each_key_limits_each_key(world: World) -> None:
                 ends.append(str(error))
 
     world.call(keyed(hold if world.is_async else hold_def), "a")
-    assert ends == ["Bulkhead[a] is full: 1 running, 0 queued", "from b"]
+    assert ends == ["Bulkhead for a is full: 1 running, 0 queued", "from b"]
     assert keyed.snapshot()["in_use"] == 0
     world.call(inner, "a")
 
@@ -482,8 +482,8 @@ def test_rejections_and_events_name_the_gate_and_its_key(world: World) -> None:
     world.outcome(guarded, "eu-1")
     error = world.outcome(guarded, "eu-1").error
     assert isinstance(error, CircuitOpen)
-    assert (error.pipeline, error.policy) == ("names of keys", "db[eu-1]")
-    assert str(error).startswith("names of keys: db[eu-1] is open; try again in ")
+    assert (error.pipeline, error.policy, error.key) == ("names of keys", "db", "eu-1")
+    assert str(error).startswith("names of keys: db for eu-1 is open; try again in ")
     named = [event.policy for event in heard if isinstance(event, events.CircuitChanged | events.CallRejected)]
     assert named == ["db[eu-1]", "db[eu-1]"]
 
@@ -927,7 +927,7 @@ async def test_circuits_may_be_kept_for_each_host_of_each_tenant() -> None:
         await guarded("t1", "bad")
     for tenant, host in (("t1", "good"), ("t2", "good"), ("t3", "good")):
         await guarded(tenant, host)
-    with pytest.raises(CircuitOpen, match=r"CircuitBreaker\[bad\] is open"):
+    with pytest.raises(CircuitOpen, match="CircuitBreaker for t1, bad is open"):
         await guarded("t1", "bad")
     assert keyed.snapshot()["in_use"] == 0
 
