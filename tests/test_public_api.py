@@ -125,6 +125,7 @@ MODULES = {
     "resilient.http.httpx2": HTTP,
     "resilient.limiters": ["Limiter", "Vegas", "Window"],
     "resilient.observe.logging": ["EventLog", "KeyValueLogger", "log_events", "text_of"],
+    "resilient.observe.health": ["GRACE", "Dependency", "Health", "HealthEndpoint", "health"],
     "resilient.observe.trace": [
         "Recording",
         "Trace",

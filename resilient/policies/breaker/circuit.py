@@ -84,6 +84,7 @@ class Circuit:
         "_asked_at",
         "_break",
         "_failed_probes",
+        "_left_closed_at",
         "_lock",
         "_probes",
         "_reopens_at",
@@ -131,6 +132,7 @@ class Circuit:
         self._break = 0.0
         self._reopens_at = 0.0
         self._asked_at = 0.0
+        self._left_closed_at = 0.0
         self.renew()
 
     def renew(self) -> None:
@@ -156,7 +158,7 @@ class Circuit:
             self._asked_at = now
             change = None
             if self.state is OPEN and self._left(now) <= 0.0:
-                change = self._become(HALF_OPEN, "the break is over")
+                change = self._become(HALF_OPEN, "the break is over", now)
             if self.state is CLOSED:
                 return self.generation, change
             if self.state is not HALF_OPEN:
@@ -201,7 +203,7 @@ class Circuit:
             self._successes += 1
             if self._successes < self.success_threshold:
                 return None
-            return self._become(CLOSED, "the probes succeeded")
+            return self._become(CLOSED, "the probes succeeded", now)
 
     # -- by hand ------------------------------------------------------------------------------------------------
 
@@ -216,7 +218,7 @@ class Circuit:
             self._asked_at = now
             if state is OPEN:
                 return self._open_for(self.break_duration if seconds is None else seconds, now, reason)
-            return self._become(state, reason)
+            return self._become(state, reason, now)
 
     def watch(self, watched: bool) -> None:
         """Set whether each call must go through `admit` from now on."""
@@ -243,6 +245,14 @@ class Circuit:
                 return self.state is ISOLATED
             last = max(self._reopens_at, self._asked_at, *(probe.expires for probe in self._probes))
             return now - last < self.max_break
+
+    def refusing_since(self, now: float) -> float | None:
+        """Seconds since the circuit was last closed, if it refuses every call now: it is isolated, or its break is not
+        over. None: it admits calls, or the next call may be a probe."""
+        with self._lock:
+            if self.state is ISOLATED or (self.state is OPEN and self._left(now) > 0.0):
+                return max(0.0, now - self._left_closed_at)
+            return None
 
     @property
     def successes(self) -> int:
@@ -299,10 +309,12 @@ class Circuit:
     def _open_for(self, seconds: float, now: float, reason: str) -> Change | None:
         self._break = seconds
         self._reopens_at = now + seconds
-        return self._become(OPEN, reason)
+        return self._become(OPEN, reason, now)
 
-    def _become(self, state: State, reason: str) -> Change | None:
+    def _become(self, state: State, reason: str, now: float) -> Change | None:
         old = self.state
+        if old is CLOSED:
+            self._left_closed_at = now
         self.state = state  # no call from here to the ticket, which the gate reads without the lock
         self.generation += 1
         self.ticket = None if state is not CLOSED or self.watched else self.generation
