@@ -29,8 +29,11 @@ __all__ = [
     "attempt_started",
     "count_request",
     "emit_event",
+    "ending_of",
     "observed",
     "observed_call",
+    "verdict_on_error",
+    "verdict_on_result",
 ]
 
 
@@ -52,11 +55,15 @@ _new, _fill = object.__new__, vars(Event)["__dict__"].__set__
 
 
 def observed(call: Call, context: PipelineContext, attempt: Awaitable[Any]) -> Awaitable[Any]:
-    """Return the awaitable of an attempt that also emits its events. Used while events of calls or attempts are wanted
-    (`channel.wants.observed`)."""
-    if context.channel.wants.attempts:
-        return _observed_attempt(call, context, attempt)
-    count_request(call)
+    """Return the awaitable of an attempt that also emits its events, within its surrounds. Used while calls or attempts
+    are observed (`channel.wants.observed`)."""
+    wants = context.channel.wants
+    if wants.attempts:
+        attempt = _observed_attempt(call, context, attempt)
+    else:
+        count_request(call)
+    for surround in wants.surrounds:
+        attempt = surround.around_attempt(call, context, attempt)
     return attempt
 
 
@@ -107,7 +114,7 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
     """Emit `AttemptReturned`: at once, or, for a result that is still open, when it has ended."""
     if not context.channel.wants[AttemptReturned]:
         return
-    end, verdict = call.runtime.now(), _verdict_on_result(call, context, result)
+    end, verdict = call.runtime.now(), verdict_on_result(call, context, result)
     failed = verdict.kind == "failure"
     event = _new(AttemptReturned)
     values = event.__dict__
@@ -142,7 +149,7 @@ def attempt_failed(call: Call, context: PipelineContext, begin: float, error: Ba
     """Emit `AttemptFailed` for an attempt that began at `begin`."""
     if not context.channel.wants[AttemptFailed]:
         return
-    end, verdict = call.runtime.now(), _verdict_on_error(call, context, error).kind
+    end, verdict = call.runtime.now(), verdict_on_error(call, context, error).kind
     error = error.error if type(error) is CallbackError else error
     event = AttemptFailed(context.name, end, call.attempt, name_of(call.fn), error, end - begin, verdict)
     emit_event(call, context, event)
@@ -178,9 +185,10 @@ class Ends:
             values["elapsed"] = end - begin
             values["requests"] = call.requests
             if judges_results:
-                values["verdict"] = verdict = _verdict_on_result(call, context, result).kind
+                values["verdict"] = verdict = verdict_on_result(call, context, result).kind
                 values["ending"] = "failure" if verdict == "failure" else "success"
-                call.verdict = None
+                if not channel.wants.surrounds:
+                    call.verdict = None
             if substitutes and call.is_substituted:
                 values["verdict"] = "nothing"
             event = _new(CallEnded)
@@ -201,10 +209,11 @@ class Ends:
 
         def failed(call: Call, begin: float, error: BaseException) -> None:
             """Emit the event of a call that has raised `error`."""
-            judged = _verdict_on_error(call, context, error)
+            judged = verdict_on_error(call, context, error)
             shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
-            end, ending = call.runtime.now(), _ending(error, judged)
-            call.verdict = None
+            end, ending = call.runtime.now(), ending_of(error, judged)
+            if not channel.wants.surrounds:  # else the outermost of these still needs it
+                call.verdict = None
             channel.emit(
                 CallEnded(context.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind)
             )
@@ -245,10 +254,11 @@ async def observed_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) 
 
 
 def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
-    return replace(event, ending=_ending(error, IGNORED), error=error, verdict="failure")
+    return replace(event, ending=ending_of(error, IGNORED), error=error, verdict="failure")
 
 
-def _ending(error: BaseException, verdict: Verdict) -> CallEnding:
+def ending_of(error: BaseException, verdict: Verdict) -> CallEnding:
+    """Return how a call ended that raised `error`, which has this verdict."""
     if verdict.refused:
         return "rejected"
     if all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
@@ -259,7 +269,7 @@ def _ending(error: BaseException, verdict: Verdict) -> CallEnding:
 # -- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def _verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Verdict:
+def verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Verdict:
     """Return the verdict of the policies on a result. An error of the classifier is raised by the first policy that
     needs the verdict, not here."""
     if not context.classifier.judges_results:
@@ -270,7 +280,7 @@ def _verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Ver
         return IGNORED
 
 
-def _verdict_on_error(call: Call, context: PipelineContext, error: BaseException) -> Verdict:
+def verdict_on_error(call: Call, context: PipelineContext, error: BaseException) -> Verdict:
     """Return the verdict of the policies on an error, as for results. A BaseException that is no Exception is
     ignored."""
     if not issubclass(type(error), Exception):

@@ -20,7 +20,7 @@ from resilient.events.records import (
     Event,
 )
 
-__all__ = ["Channel", "Emitter", "Listener", "emit", "hidden_pipelines", "listen", "log_listener_error"]
+__all__ = ["Channel", "Emitter", "Listener", "Surround", "emit", "hidden_pipelines", "listen", "log_listener_error"]
 
 _log = logging.getLogger("resilient")
 
@@ -32,6 +32,30 @@ _lock = module_lock()
 _hidden: ContextVar[bool] = ContextVar("resilient_hidden", default=False)
 _everywhere: dict[_Entry, None] = {}
 _channels: weakref.WeakSet[Channel]
+
+
+class Surround:
+    """A listener that also surrounds each call and each attempt, in the context in which it runs: for spans, which are
+    current while it runs. While one listens, calls take the full path. (`resilient.core.surround` has the code.)"""
+
+    def __call__(self, event: Any) -> None:
+        raise NotImplementedError
+
+    def around_call(self, call: Any, context: Any, rest: Any, *, nested: bool) -> Any:
+        """Return a coroutine that awaits `rest`, a whole call. `nested`: it is the part of a nested pipeline."""
+        raise NotImplementedError
+
+    def around_attempt(self, call: Any, context: Any, rest: Any) -> Any:
+        """Return a coroutine that awaits `rest`, an attempt."""
+        raise NotImplementedError
+
+    def run_attempt(self, call: Any, context: Any, attempt: Callable[[], Any]) -> Any:
+        """Call `attempt`, which is an attempt of a plain function, and return its result."""
+        raise NotImplementedError
+
+    def exchange(self, saved: Any) -> Any:
+        """Make `saved` current, and return what was current before. None: change nothing."""
+        raise NotImplementedError
 
 
 class _Entry:
@@ -53,16 +77,20 @@ class _Entry:
 class _Wants(dict[type[Event], tuple[_Entry, ...]]):
     """Registrations by the kind of event they want. Each kind is looked up once, when it is first asked for."""
 
-    __slots__ = ("attempts", "ended", "entries", "observed")
+    __slots__ = ("attempts", "ended", "entries", "observed", "surrounds")
 
     def __init__(self, entries: tuple[_Entry, ...]) -> None:
         self.entries = entries
+        listeners = dict.fromkeys(entry.listener for entry in entries if isinstance(entry.listener, Surround))
+        self.surrounds: tuple[Surround, ...] = (*listeners,)
+        """The listeners that surround calls and attempts."""
         self.attempts = any(self[kind] for kind in _ATTEMPTS)
         """Whether an event of attempts is wanted."""
         self.ended = self[CallEnded]
         """The registrations that want `CallEnded`."""
-        self.observed = self.attempts or bool(self.ended)
-        """Whether an event of successful calls is wanted. Then calls count their requests."""
+        self.observed = self.attempts or bool(self.ended) or bool(self.surrounds)
+        """Whether successful calls are observed: by listeners of their events, or by surrounds. Then calls count their
+        requests."""
 
     def __missing__(self, kind: type[Event]) -> tuple[_Entry, ...]:
         found = self[kind] = tuple([entry for entry in self.entries if issubclass(kind, entry.kinds)])

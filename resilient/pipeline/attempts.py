@@ -42,6 +42,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.current_call import block_begins, block_ends
 from resilient.core.emit import observed
 from resilient.core.layer import BoundLayer
+from resilient.core.surround import SuspendedSurrounds
 from resilient.errors import Stopped, TimedOut
 from resilient.runtime import Limit, Runtime
 from resilient.runtime.inherited_deadline import Deadline, hold_total, inherited, let_go, swap
@@ -212,6 +213,7 @@ class Attempts:
         self._is_async = False
         self._outside: Deadline | None = None
         self._inside: Deadline | None = None
+        self._surrounds: SuspendedSurrounds | None = None
 
         def block() -> None: ...
 
@@ -267,9 +269,12 @@ class Attempts:
         self._state = "entering"
         if self._coroutine is None:
             self._outside = inherited()
+            if surrounds := self._context.channel.wants.surrounds:
+                self._surrounds = SuspendedSurrounds(surrounds)
             self._call, self._coroutine = self._start(self._block, self._is_async)
         else:
             self._outside = swap(self._inside)
+            self._exchange_surrounds()
         assert self._call is not None
         try:
             while not isinstance(stop := await self._go_on(None, None), _UntilBlockEnds):
@@ -278,6 +283,7 @@ class Attempts:
         finally:
             if self._state != "entering":
                 swap(self._outside)
+                self._exchange_surrounds()
         self._state = "inside"
         self._number = self._call.attempt
         self._frame = block_begins(frame, self._call, self._context)
@@ -300,7 +306,12 @@ class Attempts:
             raise
         finally:
             self._inside = swap(self._outside)
+            self._exchange_surrounds()
         return True
+
+    def _exchange_surrounds(self) -> None:
+        if self._surrounds is not None:
+            self._surrounds.exchange()
 
     async def _go_on(self, result: Any, error: BaseException | None) -> _Suspension | None:
         """Run the pipeline until it is suspended again, and return by what; None: it has ended."""

@@ -165,7 +165,8 @@ async def raise_callback_error(
 
     `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
     """
-    is_emitted = context.channel.wants[CallEnded]  # then `observed_call` looks at the verdict
+    wants = context.channel.wants
+    is_emitted = wants[CallEnded] or wants.surrounds  # then these look at the verdict
     call.verdict = (context.classifier, callback_error.error, IGNORED) if is_emitted else None
     if is_own(callback_error.about, call, context.classifier):
         await discard(callback_error.about, call.begin(), patience=0.0)
@@ -220,7 +221,7 @@ def full_path(
                 raise
             await raise_callback_error(call, callback_error, context)
         except BaseException:
-            if ends is not None and not context.channel.wants[CallEnded]:
+            if ends is not None and not (context.channel.wants[CallEnded] or context.channel.wants.surrounds):
                 call.verdict = None
             raise
         finally:
@@ -237,7 +238,12 @@ def full_path(
             run = counted(call)
         else:
             run = under(call, context, counted, limit)
-        return observed_call(call, ends, run) if ends and context.channel.wants[CallEnded] else run
+        wants = context.channel.wants
+        if ends and wants[CallEnded]:
+            run = observed_call(call, ends, run)
+        for surround in wants.surrounds:
+            run = surround.around_call(call, context, run, nested=ends is None)
+        return run
 
     return full_path
 

@@ -116,8 +116,12 @@ def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> Bo
     channel = context.channel
     make_attempt = None if attempt is None else attempt.run
 
-    def plainly(call: Call) -> Any:
-        begin = attempt_started(call, context) if channel.wants.observed else None
+    def plainly(call: Call, is_surrounded: bool = False) -> Any:
+        begin = None
+        if channel.wants.observed:
+            if channel.wants.surrounds and not is_surrounded:
+                return surrounded(call)
+            begin = attempt_started(call, context)
         try:
             if make_attempt is None:
                 kwargs = call.kwargs
@@ -135,6 +139,12 @@ def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> Bo
         if begin is not None:
             attempt_returned(call, context, begin, result)
         return result
+
+    def surrounded(call: Call) -> Any:
+        run = functools.partial(plainly, call, True)
+        for surround in channel.wants.surrounds:
+            run = functools.partial(surround.run_attempt, call, context, run)
+        return run()
 
     async def call_it(call: Call) -> Any:
         return plainly(call)

@@ -74,7 +74,9 @@ class InFlight:
             unusual = self.closed or context.channel.wants.observed or context.mode == "off"
             self.notes_exits = self.closed or bool(self._asked)
             self.needs_full_path = not GIL or unusual or self.notes_exits
-            self.tells_ends = GIL and bool(context.channel.wants.ended) and not self.closed and context.mode != "off"
+            wants = context.channel.wants
+            only_ends = bool(wants.ended) and not wants.surrounds
+            self.tells_ends = GIL and only_ends and not self.closed and context.mode != "off"
 
     def begin(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None

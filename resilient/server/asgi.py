@@ -60,6 +60,7 @@ from resilient.core.gate import Gate
 from resilient.core.headers import DEADLINE_HEADER, PRIORITY_HEADER, header_name
 from resilient.core.priority import PRIORITIES, current_priority, priority
 from resilient.core.pushback import LONGEST_PAUSE
+from resilient.core.surround import SuspendedSurrounds
 from resilient.errors import Rejected, TimedOut
 from resilient.events import CallTimedOut
 from resilient.pipeline import Pipeline
@@ -197,7 +198,7 @@ class ServerMiddleware:
             return
         request, priority_value = self._request(scope, receive, send, outer)
         is_off = in_flight.needs_full_path and self.pipeline.mode == "off"
-        lifted = priority_set = None
+        lifted = priority_set = surrounds = None
         try:
             if outer is not None and not is_off:
                 request.take_earlier(outer)
@@ -212,6 +213,8 @@ class ServerMiddleware:
             scope[REQUEST] = request
             guarded = self._fast_path if request.upload is None and not in_flight.needs_full_path else self._full_path
             request.start_deadline()
+            if in_flight.needs_full_path:
+                surrounds = SuspendedSurrounds(self._until_answered.channel.wants.surrounds)
             try:
                 run = guarded(scope).__await__()
                 try:
@@ -257,6 +260,8 @@ class ServerMiddleware:
                 priority_set.__exit__(None, None, None)
             if lifted is not None:
                 let_go(lifted)
+            if surrounds is not None:
+                surrounds.exchange()  # the pipeline has ended inside `send`, perhaps in another task
 
     # -- the options of a request -----------------------------------------------------------------------------------
 
@@ -372,6 +377,7 @@ async def _handle(scope: Any) -> None:
 
 
 _handle.__qualname__ = "ServerMiddleware"
+_handle.is_held = True  # type: ignore[attr-defined]  # its attempt ends inside other code of the task
 
 
 async def _nowhere(scope: Any, receive: Receive, send: Send) -> None:

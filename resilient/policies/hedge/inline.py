@@ -155,7 +155,8 @@ class InlineRace(Race):
         if self.winner is not None or self.inline is None:
             return
         self._forget_timer()
-        self.start(reason)
+        assert self.context_vars is not None
+        self.context_vars.copy().run(self.start, reason)  # for listeners: a timer has another context
         wait = self.wait
         if wait is not None:
             self._timers = self.inline.after(wait, self)
