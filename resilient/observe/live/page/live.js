@@ -1,0 +1,299 @@
+// The live page: follows the stream of the server and shows what has changed, a few milliseconds of work in each frame.
+
+import { Circuit, page } from "./policies.js";
+import { Model, Pipeline } from "./pipelines.js";
+import { clean, clock, count, element, plural, write } from "./format.js";
+import { follow } from "./state.js";
+
+const BUDGET = 6; // milliseconds of work in a frame: with a processor four times slower a frame still has time
+const CHUNK = 50; // pipelines that are shown at first, and that a click adds
+const CIRCUITS = 30; // circuits in the list of those that are not closed
+const LINES = 200; // events that are shown
+const QUIET = 5000; // milliseconds between two announcements to screen readers
+const STATES = ["open", "half-open", "isolated", "closed"];
+
+const $ = (id) => document.getElementById(id);
+const token = document.querySelector('meta[name="resilient-token"]').content;
+
+const models = new Map(); // by the name of the pipeline
+const views = new Map();
+const dirty = new Set(); // names of pipelines whose views are to be updated
+const attention = new Map(); // rows of circuits that are not closed
+let names = []; // the pipelines that match the filter, in order
+let most = CHUNK;
+let listed = false; // whether the list of names is right
+let counted = false; // whether the summary is right
+let paused = false;
+let planned = false;
+let pid;
+let newLines = [];
+
+// -- from the stream -------------------------------------------------------------------------------------------------
+
+follow({
+  state(state) {
+    if (pid !== undefined && pid !== state.pid && state.controls) location.reload(); // another process: another token
+    pid = state.pid;
+    page.offset = state.at - Date.now() / 1000;
+    page.controls = state.controls && token !== "";
+    for (const name of models.keys()) if (!Object.hasOwn(state.pipelines, name)) forget(name);
+    for (const name of Object.keys(state.pipelines)) read(state, name);
+    $("connection").textContent = `live · process ${pid}`;
+    plan();
+  },
+  change(state, change) {
+    if (change.at !== undefined) page.offset = change.at - Date.now() / 1000;
+    for (const name of Object.keys(change.pipelines ?? {})) {
+      if (Object.hasOwn(state.pipelines, name)) read(state, name);
+      else forget(name);
+    }
+    if (change.tick !== undefined) {
+      for (const model of models.values()) model.tick();
+      for (const [name, view] of views) if (view.visible) dirty.add(name);
+    }
+    plan();
+  },
+  lines(lines) {
+    newLines.push(...lines);
+    if (newLines.length > LINES) newLines = newLines.slice(-LINES);
+    announce(lines);
+    plan();
+  },
+  connection(kind) {
+    $("connection").className = `connection ${kind}`;
+    if (kind === "lost") $("connection").textContent = "connection lost, trying again";
+  },
+});
+
+function read(state, name) {
+  let model = models.get(name);
+  if (!model) {
+    models.set(name, (model = new Model(name)));
+    listed = false;
+  }
+  const words = model.words;
+  model.read(state.pipelines[name]);
+  if (model.words !== words && $("filter").value) listed = false;
+  counted = false;
+  dirty.add(name);
+}
+
+function forget(name) {
+  models.delete(name);
+  dirty.delete(name);
+  listed = counted = false;
+}
+
+// -- frames ----------------------------------------------------------------------------------------------------------
+
+function plan() {
+  if (planned || paused) return;
+  planned = true;
+  requestAnimationFrame(frame);
+}
+
+function frame() {
+  planned = false;
+  if (paused) return;
+  const until = performance.now() + BUDGET;
+  if (newLines.length) showLines();
+  if (!listed) list();
+  if (!counted) {
+    counted = true;
+    summarize();
+    showAttention();
+  }
+  for (const name of names.slice(0, most)) {
+    if (performance.now() > until) break;
+    if (!dirty.has(name) && views.has(name)) continue;
+    dirty.delete(name);
+    show(name);
+  }
+  if (dirty.size) {
+    const shown = new Set(names.slice(0, most));
+    for (const name of dirty) if (!shown.has(name)) dirty.delete(name);
+  }
+  if (dirty.size || names.slice(0, most).some((name) => !views.has(name))) plan();
+}
+
+const visibility = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    target.pipeline.visible = isIntersecting;
+    if (isIntersecting) target.pipeline.draw();
+  }
+}, { rootMargin: "200px" });
+
+function show(name) {
+  let view = views.get(name);
+  if (!view) {
+    views.set(name, (view = new Pipeline(name)));
+    place(name, view);
+    visibility.observe(view.root);
+  }
+  view.update(models.get(name));
+}
+
+/** Put a new block at its place: before the next one that is there already. */
+function place(name, view) {
+  let next = null;
+  for (let at = names.indexOf(name) + 1; at < most && at < names.length && !next; at += 1) next = views.get(names[at])?.root ?? null;
+  $("pipelines").insertBefore(view.root, next);
+}
+
+/** Find the pipelines that match the filter, and remove the blocks of the others. */
+function list() {
+  listed = true;
+  const wanted = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  names = [...models.values()].filter((model) => wanted.every((word) => model.words.includes(word))).map((model) => model.name);
+  names.sort((one, other) => (one < other ? -1 : 1));
+  const shown = new Set(names.slice(0, most));
+  for (const [name, view] of views) {
+    if (shown.has(name)) continue;
+    visibility.unobserve(view.root);
+    view.root.remove();
+    views.delete(name);
+  }
+  const rest = names.length - shown.size;
+  $("more").hidden = rest === 0;
+  write($("more"), `Show ${count(Math.min(CHUNK, rest))} more of ${count(rest)}`);
+  write($("shown"), names.length === models.size ? count(models.size) : `${count(names.length)} of ${count(models.size)}`);
+  $("pipelines-none").hidden = names.length > 0;
+  write($("pipelines-none"), models.size ? "No pipeline matches the filter." : "No pipeline has a name yet: Pipeline(..., name=\"users\") is shown here.");
+}
+
+function summarize() {
+  const states = {};
+  for (const model of models.values()) {
+    for (const state of Object.keys(model.states)) states[state] = (states[state] ?? 0) + model.states[state];
+  }
+  const parts = STATES.filter((state) => states[state]).map((state) => `${count(states[state])} ${state}`);
+  write($("summary"), `${plural(models.size, "pipeline")}${parts.length ? ` · circuits: ${parts.join(", ")}` : ""}`);
+}
+
+function showAttention() {
+  const found = [];
+  let all = 0;
+  let closed = 0;
+  for (const model of models.values()) {
+    for (const state of Object.keys(model.states)) {
+      if (state === "closed") closed += model.states[state];
+      else all += model.states[state];
+    }
+    for (const each of model.circuits) if (found.length < CIRCUITS || attention.has(each.id)) found.push(each);
+  }
+  found.length = Math.min(found.length, CIRCUITS);
+  const ids = new Set(found.map((each) => each.id));
+  for (const [id, row] of attention) {
+    if (!ids.has(id)) {
+      row.root.remove();
+      attention.delete(id);
+    }
+  }
+  for (const each of found) {
+    let row = attention.get(each.id);
+    if (!row) {
+      const circuit = new Circuit(each.target);
+      const where = element("span", "where", element("b", "", clean(each.target.pipeline)), ` ${clean(each.label)}`);
+      where.title = where.textContent;
+      row = { root: element("li", "", where, circuit.evidence, circuit.buttons), circuit };
+      attention.set(each.id, row);
+      $("attention").append(row.root);
+    }
+    row.circuit.update(each.circuit, `${clean(each.target.pipeline)}, ${clean(each.label)}`);
+  }
+  $("attention-none").hidden = all > 0;
+  write($("attention-none"), closed ? (closed === 1 ? "The one circuit is closed." : `All ${count(closed)} circuits are closed.`) : "There are no circuits.");
+  $("attention-more").hidden = all <= found.length;
+  write($("attention-more"), `and ${count(all - found.length)} more: filter the pipelines by “open”, “half-open” or “isolated”.`);
+}
+
+setInterval(() => {
+  if (paused || document.hidden) return;
+  for (const row of attention.values()) row.circuit.count();
+  for (const view of views.values()) if (view.visible) view.tick();
+}, 500);
+
+// -- events ----------------------------------------------------------------------------------------------------------
+
+function showLines() {
+  const fragment = document.createDocumentFragment();
+  for (const line of newLines.reverse()) {
+    const time = element("time", "", clock(line.at));
+    const source = element("div", "source", element("b", "", clean(line.pipeline)), line.policy ? ` ${clean(line.policy)}` : "");
+    source.title = source.textContent;
+    const what = element("div", "what", clean(line.text));
+    if (line.count > 1) what.append(element("span", "times", ` ×${count(line.count)}`));
+    fragment.append(element("li", line.level === "warning" ? "warning" : "", time, source, what));
+  }
+  newLines = [];
+  const list = $("lines");
+  list.prepend(fragment);
+  while (list.childElementCount > LINES) list.lastElementChild.remove();
+  $("events-none").hidden = true;
+}
+
+let announced = 0;
+let unsaid = [];
+
+/** Tell screen readers about circuits that change, in one sentence every few seconds. */
+function announce(lines) {
+  for (const line of lines) {
+    if (line.kind === "CircuitChanged") unsaid.push(`${clean(line.pipeline)}, ${clean(line.policy)}: ${clean(line.text)}`);
+  }
+  if (!unsaid.length || announced) return;
+  announced = setTimeout(() => {
+    announced = 0;
+    const last = unsaid.slice(-3);
+    const rest = unsaid.length - last.length;
+    unsaid = [];
+    if (!paused) write($("announcement"), `${last.join(". ")}${rest ? `. And ${plural(rest, "other change")} of circuits` : ""}.`);
+  }, $("announcement").textContent ? QUIET : 100);
+}
+
+// -- buttons and keys ------------------------------------------------------------------------------------------------
+
+page.send = async (asked) => {
+  let text;
+  try {
+    const answer = await fetch("control", {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-resilient-token": token },
+      body: JSON.stringify({ pid, ...asked }),
+    });
+    text = await answer.text();
+  } catch (error) {
+    text = `The server does not answer: ${error.message}`;
+  }
+  write($("message"), clean(text));
+  clearTimeout(page.hide);
+  page.hide = setTimeout(() => write($("message"), ""), 6000);
+};
+
+$("filter").addEventListener("input", () => {
+  most = CHUNK;
+  listed = false;
+  plan();
+});
+
+$("more").addEventListener("click", () => {
+  most += CHUNK;
+  listed = false;
+  plan();
+});
+
+$("pause").addEventListener("click", () => {
+  paused = !paused;
+  $("pause").setAttribute("aria-pressed", String(paused));
+  plan();
+});
+
+addEventListener("keydown", (event) => {
+  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    $("filter").focus();
+  } else if (event.key === "Escape" && document.activeElement === $("filter")) {
+    $("filter").value = "";
+    $("filter").dispatchEvent(new Event("input"));
+  }
+});
