@@ -21,7 +21,7 @@ handler needs: the names of pipeline and policy, the key of the call, and where 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import pybreaker
 
@@ -41,7 +41,31 @@ __all__ = [
 ]
 
 
-class Template(str):
+class Reason(str):
+    """A reason as a text for people, with a code for metrics.
+
+    Attributes:
+        code: one of few words, such as "full".
+    """
+
+    __slots__ = ("code",)
+
+    code: str
+
+    def __new__(cls, text: str, code: str) -> Self:
+        reason = super().__new__(cls, text)
+        reason.code = code
+        return reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.code)
+
+
+NONE = Reason("", "")
+"""No reason."""
+
+
+class Template(Reason):
     """A format string, for messages that are formatted when they are first read. Until then the first argument of such
     an error is a tuple: the template, and the values to format."""
 
@@ -151,7 +175,7 @@ def _format_message(error: ResilientError) -> None:
     if type(message) is tuple and message and type(message[0]) is Template:
         template, name, *values = message
         name = f"{error.policy} for {error.key}" if error.key else name
-        _args.__set__(error, (template.format(name, *values), *args[1:]))
+        _args.__set__(error, (Reason(template.format(name, *values), template.code), *args[1:]))
 
 
 def add_key(error: Rejected, policy: str, key: str) -> None:
@@ -162,6 +186,15 @@ def add_key(error: Rejected, policy: str, key: str) -> None:
     else:
         error.policy = policy
         error.key = key
+
+
+def code_of(error: ResilientError) -> str:
+    """Return the code of the reason for which a call was refused; "refused" for an error without one."""
+    args = _args.__get__(error)
+    message = args[0] if args else None
+    if type(message) is tuple and message and type(message[0]) is Template:
+        return message[0].code
+    return message.code if type(message) is Reason else "refused"
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):

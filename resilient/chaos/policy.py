@@ -186,6 +186,7 @@ class Chaos(
 
     def _tell(self, fault: Fault, seconds: float, now: float, context: PipelineContext) -> None:
         self.experiment.count(fault.kind)
+        context.counters.count("faults", self.name, fault.kind)
         if context.channel.wants[FaultInjected]:
             context.channel.emit(FaultInjected(context.name, now, self.name, fault.kind, fault.describe(), seconds))
 

@@ -38,6 +38,7 @@ class PipelineContext:
         lifecycle: decides when the end of a result is known, and what a replaced result costs.
         call_options: reads the options of calls themselves: their dependency, their number of attempts.
         channel: where events go.
+        counters: counts what happens, for metrics.
         repeats: whether a policy of the pipeline may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
         parts: the objects with state in this pipeline: its policies, and its calls in flight.
@@ -53,6 +54,7 @@ class PipelineContext:
         "call_options",
         "channel",
         "classifier",
+        "counters",
         "lifecycle",
         "mode",
         "name",
@@ -82,6 +84,7 @@ class PipelineContext:
         self.parts: Sequence[object] = ()
         self.renewals: Sequence[Callable[[], None]] = ()
         self.channel: Channel = Channel(name) if derived_from is None else derived_from.channel
+        self.counters = self.channel.counters
         self._family: _Family = _Family() if derived_from is None else derived_from._family
         with _lock:
             self._family.add(self)

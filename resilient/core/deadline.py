@@ -326,6 +326,7 @@ async def under(call: Call, context: PipelineContext, inner: Layer, limit: Deadl
             if not error.key and (key := key_of(call, context)):
                 error.key = key
                 error.args = (f"{error.args[0]} for {key}",)
+            context.counters.count("timeouts", limit.name)
             if context.channel.wants[CallTimedOut]:
                 at = call.runtime.now()
                 context.channel.emit(CallTimedOut(context.name, at, limit.name, limit.seconds))

@@ -13,14 +13,14 @@ from typing import Any
 from resilient._atomic import module_lock
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
-from resilient.core.classify import IGNORED, SUCCESS, Verdict
+from resilient.core.classify import IGNORED
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import register_guard
+from resilient.core.endings import Endings, ending_of, verdict_on_error, verdict_on_result
 from resilient.core.gate import Withdrawn
-from resilient.errors import TimedOut, bare, leaves
+from resilient.errors import bare
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import log_listener_error
-from resilient.events.records import CallEnding
 
 __all__ = [
     "Ends",
@@ -159,27 +159,55 @@ def attempt_failed(call: Call, context: PipelineContext, begin: float, error: Ba
 
 
 class Ends:
-    """Emits `CallEnded` for the calls of one pipeline.
+    """Reports the ends of the calls of one pipeline: counts them, and, for a call that began at a known time, records
+    its duration and emits `CallEnded`, if that is wanted.
 
-    The outermost gate layer sets `call.requests` when the call begins, and passes the time of the begin.
+    The outermost gate layer sets `call.requests` when the call begins, and passes the time of the begin, or None.
 
     Args:
         substitutes: whether a policy of the pipeline can answer in place of the dependency.
 
     Attributes:
-        returned(call, begin, end, result, good): the call has returned; `good` is `good_fields(function)`.
-        failed(call, begin, error): the call has raised.
+        endings: counts the calls.
+        succeeded(call, begin, end, good): the call has succeeded at once, and is counted; `good` is
+            `good_fields(function)`.
+        returned(call, begin, result, good): the call has returned, and is to be counted by its result.
+        failed(call, begin, error): the call has raised, and is to be counted. `call`: None if there is none.
+        emit_returned(call, begin, result, good), emit_failed(call, begin, error): the same for a call that is counted.
     """
 
-    __slots__ = ("_pipeline", "failed", "returned")
+    __slots__ = ("_pipeline", "emit_failed", "emit_returned", "endings", "failed", "returned", "succeeded")
 
     def __init__(self, context: PipelineContext, *, substitutes: bool) -> None:
-        lifecycle, channel = context.lifecycle, context.channel
+        lifecycle, channel, counters = context.lifecycle, context.channel, context.counters
         judges_results, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
+        self.endings = endings = Endings(context, substitutes=substitutes)
 
-        def returned(call: Call, begin: float, end: float, result: Any, good: dict[str, Any]) -> None:
-            """Emit the event of a call that has returned `result`: at once, or, if that is still open, when it has
-            ended."""
+        def succeeded(call: Call, begin: float, end: float, good: dict[str, Any]) -> None:
+            """Report a call that has succeeded at once, and is counted."""
+            if counters.records:
+                counters.record_call("success", end - begin)
+                if counters.records_attempts:
+                    counters.record_attempt("success", end - begin - call.waited)
+            if not channel.wants.ended:
+                return
+            values = good.copy()
+            values["at"] = end
+            values["elapsed"] = end - begin
+            values["requests"] = call.requests
+            event = _new(CallEnded)
+            _fill(event, values)
+            emit_ended(call, context, event)
+
+        def returned(call: Call, begin: float | None, result: Any, good: dict[str, Any]) -> None:
+            """Count a call that has returned `result`, and report it."""
+            endings.call_returned(call, result)
+            if begin is not None:
+                emit_returned(call, begin, result, good)
+
+        def emit_returned(call: Call, begin: float, result: Any, good: dict[str, Any]) -> None:
+            """Report a call that has returned `result`: at once, or, if that is still open, when it has ended."""
+            end = call.runtime.now()
             values = good.copy()
             values["at"] = end
             values["elapsed"] = end - begin
@@ -199,6 +227,12 @@ class Ends:
                     result, _EmitLater(call, context, event, lambda error: _broken_off(event, error), left)
                 )
                 return
+            if counters.records:
+                counters.record_call(event.ending, event.elapsed)
+            if channel.wants.ended:
+                emit_ended(call, context, event)
+
+        def emit_ended(call: Call, context: PipelineContext, event: CallEnded) -> None:
             if channel.later:
                 channel.catch_up()
             for entry in channel.wants.ended:  # as `emit`, without the cost of a call
@@ -207,22 +241,36 @@ class Ends:
                 except Exception:
                     log_listener_error(event)
 
-        def failed(call: Call, begin: float, error: BaseException) -> None:
-            """Emit the event of a call that has raised `error`."""
+        def failed(call: Call | None, begin: float | None, error: BaseException) -> None:
+            """Count a call that has raised `error`, and report it."""
+            endings.call_failed(call, error)
+            if begin is not None and call is not None:
+                emit_failed(call, begin, error)
+
+        def emit_failed(call: Call, begin: float, error: BaseException) -> None:
+            """Report a call that has raised `error`."""
             judged = verdict_on_error(call, context, error)
             shown = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
             end, ending = call.runtime.now(), ending_of(error, judged)
             if not channel.wants.surrounds:  # else the outermost of these still needs it
                 call.verdict = None
-            channel.emit(
-                CallEnded(context.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind)
-            )
+            if counters.records:
+                counters.record_call(ending, end - begin)
+            if channel.wants.ended:
+                channel.emit(
+                    CallEnded(
+                        context.name, end, name_of(call.fn), call.requests, end - begin, ending, shown, judged.kind
+                    )
+                )
 
-        register_guard(returned.__code__)
-        register_guard(failed.__code__)
+        register_guard(emit_ended.__code__)
+        register_guard(emit_failed.__code__)
         self._pipeline = context.name
+        self.succeeded = succeeded
         self.returned = returned
+        self.emit_returned = emit_returned
         self.failed = failed
+        self.emit_failed = emit_failed
 
     def good_fields(self, function: str) -> dict[str, Any]:
         """Return the fields of `CallEnded` for a successful call of a function. Those that differ from call to call are
@@ -240,58 +288,21 @@ class Ends:
 
 
 async def observed_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) -> Any:
-    """Await `rest`, the whole call, and emit its `CallEnded`. Used on the full path; the outermost gate layer emits
-    `CallEnded` itself."""
+    """Await `rest`, the whole call, which counts itself, and report its end. Used on the full path; the outermost gate
+    layer reports the end itself."""
     begin = call.begin().now()
     call.requests = 0
     try:
         result = await rest
     except BaseException as error:
-        ends.failed(call, begin, error)
+        ends.emit_failed(call, begin, error)
         raise
-    ends.returned(call, begin, call.runtime.now(), result, ends.good_fields(name_of(call.fn)))
+    ends.emit_returned(call, begin, result, ends.good_fields(name_of(call.fn)))
     return result
 
 
 def _broken_off(event: CallEnded, error: Exception) -> CallEnded:
     return replace(event, ending=ending_of(error, IGNORED), error=error, verdict="failure")
-
-
-def ending_of(error: BaseException, verdict: Verdict) -> CallEnding:
-    """Return how a call ended that raised `error`, which has this verdict."""
-    if verdict.refused:
-        return "rejected"
-    if all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
-        return "timeout"
-    return "failure" if issubclass(type(error), Exception) else "cancelled"
-
-
-# -- verdicts --------------------------------------------------------------------------------------------------------
-
-
-def verdict_on_result(call: Call, context: PipelineContext, result: Any) -> Verdict:
-    """Return the verdict of the policies on a result. An error of the classifier is raised by the first policy that
-    needs the verdict, not here."""
-    if not context.classifier.judges_results:
-        return SUCCESS
-    try:
-        return context.on_result(call, result)
-    except CallbackError:
-        return IGNORED
-
-
-def verdict_on_error(call: Call, context: PipelineContext, error: BaseException) -> Verdict:
-    """Return the verdict of the policies on an error, as for results. A BaseException that is no Exception is
-    ignored."""
-    if not issubclass(type(error), Exception):
-        return IGNORED
-    known = call.verdict
-    if known is not None and known[1] is error and known[0] is context.classifier and known[2] is IGNORED:
-        return IGNORED  # `raise_callback_error` has marked it: the type of the error does not show the mistake
-    try:
-        return context.on_error(call, error)  # type: ignore[arg-type]
-    except CallbackError:
-        return IGNORED
 
 
 class _EmitLater:
@@ -310,11 +321,15 @@ class _EmitLater:
         self.left = left
 
     def learn(self, error: Exception | None) -> None:
-        emit_event(self.call, self.context, self.good if error is None else self.bad(error))
+        self._emit(self.call, self.context, self.good if error is None else self.bad(error))
 
     def drop(self, *, collected: bool = False) -> None:
-        call, context, left = self.call, self.context, self.left
         if collected:
-            context.channel.later.append(lambda: emit_event(call, context, left))
+            self.context.channel.later.append(lambda: self._emit(self.call, self.context, self.left))
         else:
-            emit_event(call, context, left)
+            self._emit(self.call, self.context, self.left)
+
+    def _emit(self, call: Call, context: PipelineContext, event: Event) -> None:
+        if isinstance(event, CallEnded) and context.counters.records:
+            context.counters.record_call(event.ending, event.elapsed)
+        emit_event(call, context, event)

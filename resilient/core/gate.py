@@ -74,8 +74,13 @@ class Gate(Policy):
         """Whether the gate only decides and counts (see `resilient.core.shadow`)."""
         if shadow:
             self.facts = replace(self.facts, inactive=IN_SHADOW)
-        self._made_for: object = None
+        self._made_for: Any = None
         """The `resilient.policies.keyed.key_table.KeyTable` whose factory has made this gate, if one has."""
+
+    @property
+    def _counted_as(self) -> str:
+        """The name of the policy in metrics: for the gate of a key, the name of its `Keyed`."""
+        return self.name if self._made_for is None else self._made_for.name
 
     def admit(self, call: Call) -> Ticket | None:
         """A ticket, or None if the call must `wait`. Raises a `Rejected` to refuse the call."""

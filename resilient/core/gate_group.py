@@ -30,7 +30,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time
 from resilient.core.gate import Gate, Ticket, Withdrawn
 from resilient.core.shadow import Shadow
-from resilient.errors import Rejected, is_cancellation, place_of, reason_of
+from resilient.errors import Rejected, code_of, is_cancellation, place_of, reason_of
 from resilient.events import CallRejected, Waited
 
 __all__ = ["FILE", "GateGroup", "givers"]
@@ -100,11 +100,13 @@ class GateGroup:
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
             context = self.context
+            at = tickets.index(None)  # the gate that refused
+            context.counters.count("rejections", self.gates[at].name, code_of(error))
             if context.name and not error.pipeline:
                 error.pipeline = context.name
             if context.channel.wants[CallRejected]:
-                at, reason = call.begin().now(), reason_of(error)
-                context.channel.emit(CallRejected(context.name, at, place_of(error), reason, error.retry_after))
+                now, reason = call.begin().now(), reason_of(error)
+                context.channel.emit(CallRejected(context.name, now, place_of(error), reason, error.retry_after))
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has given no ticket, ask the gates inside it, and return all tickets."""
@@ -154,6 +156,9 @@ class GateGroup:
             end = now()
             call.waited += end - begin
             call.queued_at = None
+        if end > begin:
+            self.context.counters.count("waits", gate.name, "queue")
+            self.context.counters.add_seconds(end - begin, "wait.time", gate.name, "queue")
         if end > begin and self.context.channel.wants[Waited]:
             self.context.channel.emit(Waited(self.context.name, end, gate.name, "queue", end - begin))
 

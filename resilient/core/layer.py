@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resilient.core.call import Call
+from resilient.events.counters import Counters
 
 __all__ = ["BoundLayer", "Layer", "Recovery", "Watch"]
 
@@ -40,6 +41,7 @@ class BoundLayer:
         waits: whether a call may wait inside it for a connection or a permit.
         limited: of a Timeout: the layer inside it and its limit, so that a gate layer can apply the limit itself; else
             None.
+        attempts: of a leaf, and of a Timeout around it: each run is an attempt, which the layer around it counts here.
         observes_itself: of a leaf: whether it emits the events of its attempts itself.
     """
 
@@ -49,4 +51,5 @@ class BoundLayer:
     is_direct: bool = False
     waits: bool = False
     limited: tuple[Layer, Any] | None = None
+    attempts: Counters | None = None
     observes_itself: bool = False

@@ -207,6 +207,11 @@ class Policy:
         """The layer that applies this policy around `inner`. Not called for a gate."""
         raise NotImplementedError
 
+    @property
+    def _is_transparent(self) -> bool:
+        """Whether a run of its layer is one run of `inner`, in the same task; then it passes `inner.attempts` on."""
+        return False
+
     def _failure_only(self, context: PipelineContext) -> bool:
         """Whether the policy does nothing on success, and acts by `_recovery`: none of its code runs unless the call
         raises."""

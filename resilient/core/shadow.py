@@ -51,6 +51,7 @@ class Shadow(Gate):
             self.refused(call, error)
             return self.BYPASS
         self.gate._would_have_queued += 1
+        self.context.counters.count("shadow.actions", self.name, "wait")
         self._tell(call, f"{self.gate.name} would have made it wait", would_wait=True)
         return self.BYPASS if ticket is None else ticket
 
@@ -74,6 +75,7 @@ class Shadow(Gate):
             went_well: whether the call succeeded; None: it has not ended yet.
         """
         self.gate._would_have_refused += 1
+        self.context.counters.count("shadow.actions", self.name, "reject")
         self._tell(call, reason_of(error), error.retry_after, went_well)
 
     def _tell(

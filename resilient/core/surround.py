@@ -17,7 +17,7 @@ from resilient.core.call import Call
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED
 from resilient.core.context import PipelineContext
-from resilient.core.emit import ending_of, verdict_on_error, verdict_on_result
+from resilient.core.endings import ending_of, verdict_on_error, verdict_on_result
 from resilient.errors import bare
 from resilient.events.channel import Surround
 from resilient.events.records import CallEnding, VerdictKind

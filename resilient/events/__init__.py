@@ -16,6 +16,7 @@ thread and task of the call, with no lock held; they must be quick.
 
     records    one frozen record for each kind of event
     channel    listeners, and the channel that takes a pipeline's events to them
+    counters   the counters of the pipelines of one name, which exporters of metrics read
 """
 
 from resilient.events.channel import Channel, Listener, listen

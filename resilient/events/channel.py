@@ -12,6 +12,8 @@ from typing import Any
 
 from resilient._atomic import members, module_lock
 from resilient._validation import callback
+from resilient.events.counters import Counters, Example, counters_of
+from resilient.events.counters import record_durations as _record_durations
 from resilient.events.records import (
     AttemptFailed,
     AttemptReturned,
@@ -20,7 +22,17 @@ from resilient.events.records import (
     Event,
 )
 
-__all__ = ["Channel", "Emitter", "Listener", "Surround", "emit", "hidden_pipelines", "listen", "log_listener_error"]
+__all__ = [
+    "Channel",
+    "Emitter",
+    "Listener",
+    "Surround",
+    "emit",
+    "hidden_pipelines",
+    "listen",
+    "log_listener_error",
+    "record_durations",
+]
 
 _log = logging.getLogger("resilient")
 
@@ -112,15 +124,17 @@ class Channel:
         pipeline: the pipeline's name, or "".
         wants: the registrations that want an event, by its kind. Replaced when listeners change.
         hidden: whether its pipeline was made under `hidden_pipelines()`.
+        counters: of the pipelines of this name.
         later: functions that emit events of objects which the garbage collector has found. The collector must run no
             listener, so these functions are called before the next event.
     """
 
-    __slots__ = ("__weakref__", "_own", "_watch", "hidden", "later", "pipeline", "wants")
+    __slots__ = ("__weakref__", "_own", "_watch", "counters", "hidden", "later", "pipeline", "wants")
 
     def __init__(self, pipeline: str = "") -> None:
         self.pipeline = pipeline
         self.hidden: bool = _hidden.get()
+        self.counters: Counters = counters_of(pipeline, hidden=self.hidden)
         self._own: dict[_Entry, None] = {}
         self._watch: weakref.WeakMethod[Callable[[], None]] | None = None
         self.later: deque[Callable[[], None]] = deque()
@@ -206,6 +220,11 @@ class Emitter:
         """Return the channels of those pipelines that still exist."""
         return [channel for each in self._channels if (channel := each()) is not None]
 
+    def _count_event(self, *key: str) -> None:
+        """Count something for each name of these pipelines."""
+        for counters in dict.fromkeys(channel.counters for channel in self._attached()):
+            counters.count(*key)
+
     def _emit(self, kind: type[Any], now: float, *fields: Any) -> None:
         """Emit an event for each pipeline. A listener of several pipelines with one name gets it once.
 
@@ -261,6 +280,14 @@ def listen(listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
             _spread()
 
     return stop
+
+
+def record_durations(wish: tuple[bool, Example | None, float] | None, owner: object) -> None:
+    """As `resilient.events.counters.record_durations`; calls take the path on which their duration is recorded."""
+    with _lock:
+        _record_durations(wish, owner)
+        for channel in members(_channels):
+            channel.notify_watcher()
 
 
 def _spread() -> None:

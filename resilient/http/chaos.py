@@ -279,6 +279,7 @@ class HttpChaos(Emitter, Generic[Inner]):
 
     def _emit_fault(self, fault: Fault, seconds: float, now: float) -> None:
         self.experiment.count(fault.kind)
+        self._count_event("faults", self.name, fault.kind)
         self._emit(FaultInjected, now, self.name, fault.kind, fault.describe(), seconds)
 
     def _halt(self, reason: str) -> None:

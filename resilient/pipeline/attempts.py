@@ -139,7 +139,7 @@ def block_leaf(context: PipelineContext) -> BoundLayer:
             observed(call, context, _UntilBlockEnds()) if context.channel.wants.observed else _UntilBlockEnds()
         )
 
-    return BoundLayer(body, is_leaf=True)
+    return BoundLayer(body, is_leaf=True, attempts=context.counters)
 
 
 class Attempt:

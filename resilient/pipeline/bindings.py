@@ -148,5 +148,5 @@ class Bindings:
         if self._watches:
             recover = watched_recovery(recover, self._watches)
         composed = replace(composed, recover=recover)
-        ends = None if nested else self._ends
-        return composed, full_path(self._in_flight, self._context, composed.layer.run, recover, self._earn, ends)
+        parts = (self._in_flight, self._context, composed.layer.run, recover, self._earn, self._ends)
+        return composed, full_path(*parts, nested=nested)

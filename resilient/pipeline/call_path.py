@@ -9,10 +9,11 @@ again. There is more than one writing because each addition costs time that most
 1. **Inside a policy that wraps** (`inside`). The gates admit the call, or it waits in a queue. The layer inside them
    runs. Then the gates learn how it ended and take their tickets back, innermost first. A failure goes to the policies
    that act only after a failure (`Recovery`); they may run the gates again.
-2. **In place of the function** (`outermost`): the common case of a whole call. Added to 1: the call is counted as in
-   flight. A `Call` is made, at once if gates need it, else after a failure. A success is paid into budgets. An error of
-   the caller's own code (a predicate, a key) is raised as itself. `CallEnded` is emitted if no listener wants events of
-   attempts. While the pipeline is switched off, only the function is called. All other calls are handed to 3.
+2. **In place of the function** (`outermost`): the common case of a whole call. Added to 1: the call is counted when it
+   begins and when it ends. A `Call` is made, at once if gates need it, else after a failure. A success is paid into
+   budgets. An error of the caller's own code (a predicate, a key) is raised as itself. If no listener wants events of
+   attempts, the duration is recorded and `CallEnded` emitted, where that is wanted. While the pipeline is switched off,
+   only the function is called. All other calls are handed to 3.
 3. **The full path** (`full_path`). Added to 2: a closed pipeline refuses the call. A deadline inherited from an outer
    call or a request limits it. Listeners get all events, also those of attempts. Without a GIL, calls are counted under
    a lock. `InFlight.needs_full_path` says when calls may have to take it.
@@ -74,7 +75,7 @@ _RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:",
 def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
     """The source of the gate layer that stands in place of the guarded function.
 
-    Its variable `since` is the time at which the call began if it emits `CallEnded`, else None. It emits that event
+    Its variable `since` is the time at which the call began if it reports the end of the call, else None. It does that
     after the call has left the count of calls in flight.
 
     Args:
@@ -90,23 +91,33 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     ]
     earned = [f"earn({'call, result' if needs_call else ''})"] if earns else []
     section = pass_gates(shape)
-    done = [*_tell(f"call_returned(call, begun, {shape.end}, result, good)"), "return result"]
-    body = [*section, *earned, *done]
+    left = _leave(shape, needs_call=needs_call)
+    body = [*section, *earned]
     if shape.recovers:
         begun = [] if needs_call else ["    if call is None:", f"        {begin}"]
         body = [
             *("try:", *deeper(section)),
             *("except Exception as error:", *begun, *_RECOVERED),
-            *("else:", *deeper([*earned, *done])),
+            *("else:", *deeper([*earned, *left])),
             f"result = {shape.waiting('recovery')}",
-            *_tell("call_returned(call, begun, call.runtime.now(), result, good)"),
-            "return result",
         ]
+        left = _leave(shape, needs_call=needs_call, recovered=True)
     forget = f"{'' if needs_call else 'if call is not None: '}call.verdict = None"
     unwrapped = "raise stopped.error from None"
 
+    already = ["if count is uncounted:", "    raise"] if shape.recovers else []  # ended, then interrupted in a report
+
     def failed(error: str) -> Lines:
-        return [*_tell(f"call_failed(call, begun, {error})"), forget]
+        return [
+            *already,
+            "count.ended += 1",
+            "try:",
+            f"    call_failed(call, since, {error})",
+            "finally:",
+            "    if in_flight.notes_exits:",
+            "        in_flight.exited()",
+            forget,
+        ]
 
     others = " or context.channel.wants.attempts" if shape.direct else ""  # else the leaf emits events of attempts
     return [
@@ -124,30 +135,49 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         "    else:",
         *deeper([*made, "since = None"] if needs_call else ["call = since = None"], 2),
         "    count = in_flight.count",
-        "    count.inside += 1",
+        "    count.begun += 1",
         "    try:",
         *deeper(body, 2),
         "    except CallbackError as callback_error:",
-        f"        {shape.waiting('raise_callback_error(call, callback_error, context, since, call_failed)')}",
+        *deeper(already, 2),
+        "        count.ended += 1",
+        "        try:",
+        f"            {shape.waiting('raise_callback_error(call, callback_error, context, since, call_failed)')}",
+        "        finally:",
+        "            if in_flight.notes_exits:",
+        "                in_flight.exited()",
         *([] if shape.is_async else deeper(["except Stopped as stopped:", *deeper([*failed("stopped"), unwrapped])])),
         "    except BaseException:",  # binding a name would cost each failure the code that unbinds it
         *deeper([*failed("exception()"), "raise"], 2),
-        "    finally:",
-        "        count.inside -= 1",
-        "        if in_flight.notes_exits:",
-        "            in_flight.exited()",
+        *deeper(left),
         "return guarded",
     ]
 
 
-def _tell(emit: str) -> Lines:
-    """The source that emits `CallEnded`, once, by the expression `emit`. Before that the call leaves the count of calls
-    in flight."""
+def _leave(shape: Shape, *, needs_call: bool, recovered: bool = False) -> Lines:
+    """The source of the end of a call that has returned `result`: the call leaves the count of calls in flight, then
+    its end is reported. `recovered`: not by the first attempt.
+
+    In the `else` clause of a `try` statement: whatever is raised here is not the failure of the call."""
+    exited = ["    if in_flight.notes_exits:", "        in_flight.exited()"]
+    uncounted = ["count = uncounted"] if shape.recovers and not recovered else []
+    if recovered or shape.judges or shape.may_be_open:
+        make = [] if needs_call else ["if call is None:", "    call = in_flight.begin(fn, args, kwargs, None)"]
+        return [
+            *make,
+            *("count.ended += 1", *uncounted),
+            *("try:", "    call_returned(call, since, result, good)", "finally:", *exited),
+            "return result",
+        ]
+    kind = "at_once" if shape.attempts else "returned"
     return [
-        "if since is not None:",
-        "    count.inside -= 1",
-        "    count, begun, since = uncounted, since, None",
-        f"    {emit}",
+        f"count.{kind} += 1",
+        "if since is not None or in_flight.notes_exits:",
+        *deeper(uncounted),
+        *exited,
+        "    if since is not None:",
+        f"        call_succeeded(call, since, {shape.end}, good)",
+        "return result",
     ]
 
 
@@ -155,23 +185,24 @@ async def raise_callback_error(
     call: Call,
     callback_error: CallbackError,
     context: PipelineContext,
-    since: float | None = None,
-    failed: Callable[[Call, float, BaseException], None] | None = None,
+    since: float | None,
+    failed: Callable[[Call, float | None, BaseException], None],
 ) -> NoReturn:
     """Raise the error that the user's own code (a classifier, a predicate) raised when the pipeline called it.
 
     Only the outermost pipeline does so. A result that was being classified is closed first, in the background: no
     Timeout of the pipeline bounds this function.
 
-    `failed`: emits `CallEnded` for a call that began at `since`; not called if `since` is None.
+    Args:
+        since: the time at which the call began, if `failed` has to know it.
+        failed: counts and reports the call.
     """
-    wants = context.channel.wants
-    is_emitted = wants[CallEnded] or wants.surrounds  # then these look at the verdict
-    call.verdict = (context.classifier, callback_error.error, IGNORED) if is_emitted else None
+    call.verdict = context.classifier, callback_error.error, IGNORED
     if is_own(callback_error.about, call, context.classifier):
         await discard(callback_error.about, call.begin(), patience=0.0)
-    if since is not None and failed is not None:
-        failed(call, since, callback_error.error)
+    failed(call, since, callback_error.error)
+    if not (context.channel.wants[CallEnded] or context.channel.wants.surrounds):  # else these look at the verdict
+        call.verdict = None
     raise_original(callback_error)
 
 
@@ -184,7 +215,9 @@ def full_path(
     gates: Layer,
     recover: Recovery | None,
     earn: Earn | None,
-    ends: Ends | None,
+    ends: Ends,
+    *,
+    nested: bool,
 ) -> Layer:
     """The layer of calls that the outermost gate layer does not handle itself.
 
@@ -193,17 +226,20 @@ def full_path(
         gates: the outermost gates and everything inside them.
         recover: handles failures of `gates`.
         earn: called with each success.
-        ends: emits `CallEnded`; None in a nested pipeline, because only the outermost one emits it.
+        ends: counts calls, and emits `CallEnded`.
+        nested: whether the pipeline is part of another one: only the outermost pipeline emits `CallEnded`, and raises
+            errors of the caller's own code as themselves.
     """
+    endings = ends.endings
 
     async def counted(call: Call) -> Any:
         if in_flight.closed:
             raise in_flight.refusal(call)
         count = in_flight.count
         if GIL:
-            count.inside += 1
+            count.begun += 1
         else:
-            in_flight.add(count, 1)
+            in_flight.begun(count)
         try:
             try:
                 result = await gates(call)
@@ -212,23 +248,29 @@ def full_path(
                 if recovery is None:
                     raise
             else:
+                recovery = None
                 if earn is not None:
                     earn(call, result)
-                return result
-            return await recovery
+            if recovery is not None:
+                result = await recovery
         except CallbackError as callback_error:
-            if ends is None:
+            if nested:
+                endings.call_failed(call, callback_error)
                 raise
-            await raise_callback_error(call, callback_error, context)
-        except BaseException:
-            if ends is not None and not (context.channel.wants[CallEnded] or context.channel.wants.surrounds):
+            await raise_callback_error(call, callback_error, context, None, ends.failed)
+        except BaseException as error:
+            endings.call_failed(call, error)
+            if not (nested or context.channel.wants[CallEnded] or context.channel.wants.surrounds):
                 call.verdict = None
             raise
+        else:
+            endings.call_returned(call, result)
+            return result
         finally:
             if GIL:
-                count.inside -= 1
+                count.ended += 1
             else:
-                in_flight.add(count, -1)
+                in_flight.ended(count)
             if in_flight.closed:
                 in_flight.wake()
 
@@ -239,10 +281,10 @@ def full_path(
         else:
             run = under(call, context, counted, limit)
         wants = context.channel.wants
-        if ends and wants[CallEnded]:
+        if not nested and (context.counters.records or wants[CallEnded]):
             run = observed_call(call, ends, run)
         for surround in wants.surrounds:
-            run = surround.around_call(call, context, run, nested=ends is None)
+            run = surround.around_call(call, context, run, nested=nested)
         return run
 
     return full_path

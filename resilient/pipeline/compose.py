@@ -45,7 +45,9 @@ def compose(policies: Sequence[Policy], context: PipelineContext, leaf: BoundLay
             recover = outer if recover is None else _one_after_the_other(recover, outer)
         if not at:
             return Composed(recover, gate_group, inner, layer)
-        inner = layer if recover is None else layer_of(gate_group, inner, recover)
+        bare = not gates and recover is None and policies[at - 1]._is_transparent
+        if not bare:
+            inner = layer if recover is None else layer_of(gate_group, inner, recover)
         if not isinstance(policies[at - 1], Gate):
             at -= 1
             inner = policies[at]._bind(inner, context)

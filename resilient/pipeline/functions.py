@@ -101,13 +101,14 @@ def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> B
         return call.fn(*call.args, **kwargs) if kwargs else call.fn(*call.args)
 
     if attempt is None:
-        return BoundLayer(call_it, is_leaf=True, is_direct=True)
+        return BoundLayer(call_it, is_leaf=True, is_direct=True, attempts=context.counters)
     run = attempt.run
 
     def make_attempt(call: Call) -> Any:
         return observed(call, context, run(call)) if channel.wants.observed else run(call)
 
-    return BoundLayer(run if attempt.observes_itself else make_attempt, is_leaf=True, waits=True)
+    attempts = context.counters
+    return BoundLayer(run if attempt.observes_itself else make_attempt, is_leaf=True, waits=True, attempts=attempts)
 
 
 def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> BoundLayer:
@@ -149,7 +150,8 @@ def sync_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> Bo
     async def call_it(call: Call) -> Any:
         return plainly(call)
 
-    return BoundLayer(call_it, plainly, is_leaf=True, is_direct=attempt is None, waits=attempt is not None)
+    direct = attempt is None
+    return BoundLayer(call_it, plainly, is_leaf=True, is_direct=direct, waits=not direct, attempts=context.counters)
 
 
 plain_types: set[type] = set()

@@ -49,7 +49,7 @@ Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this
             call.verdict = None
             since = None
         count = in_flight.count
-        count.inside += 1
+        count.begun += 1
         try:
             t0 = t1 = None
             try:
@@ -59,9 +59,13 @@ Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this
                     held = (t0, t1)
                     t0 = t1 = None
                     (t0, t1) = await gate_group.queue(call, held)
-                if since is not None:
-                    call.requests = 1
-                result = await (fn(*args, **kwargs) if kwargs else fn(*args))
+                try:
+                    if since is not None:
+                        call.requests = 1
+                    result = await (fn(*args, **kwargs) if kwargs else fn(*args))
+                except BaseException as raised:
+                    attempt_failed(call, raised, None if since is None else since + call.waited)
+                    raise
             except BaseException as error:
                 gate_group.failed(call, (t0, t1), error, 0.0)
                 raise
@@ -74,24 +78,29 @@ Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this
                 release0(t0)
             except BaseException as error:
                 gate_group.raised(0, (t0, t1), error)
-            if since is not None:
-                count.inside -= 1
-                count, begun, since = uncounted, since, None
-                call_returned(call, begun, end, result, good)
-            return result
         except CallbackError as callback_error:
-            await raise_callback_error(call, callback_error, context, since, call_failed)
+            count.ended += 1
+            try:
+                await raise_callback_error(call, callback_error, context, since, call_failed)
+            finally:
+                if in_flight.notes_exits:
+                    in_flight.exited()
         except BaseException:
-            if since is not None:
-                count.inside -= 1
-                count, begun, since = uncounted, since, None
-                call_failed(call, begun, exception())
+            count.ended += 1
+            try:
+                call_failed(call, since, exception())
+            finally:
+                if in_flight.notes_exits:
+                    in_flight.exited()
             call.verdict = None
             raise
-        finally:
-            count.inside -= 1
+        count.at_once += 1
+        if since is not None or in_flight.notes_exits:
             if in_flight.notes_exits:
                 in_flight.exited()
+            if since is not None:
+                call_succeeded(call, since, end, good)
+        return result
 """
 
 from __future__ import annotations
@@ -110,14 +119,16 @@ from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.context import PipelineContext
 from resilient.core.emit import Ends
+from resilient.core.endings import Endings
 from resilient.core.gate_group import FILE, GateGroup
 from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.errors import Stopped
+from resilient.events.counters import CallCount
 from resilient.pipeline.call_path import inside, outermost, raise_callback_error
 from resilient.pipeline.earnings import Earn
 from resilient.pipeline.functions import plain_types, refuse_awaitable
 from resilient.pipeline.gate_layer_source import Lines, Shape, deeper
-from resilient.pipeline.in_flight import Count, InFlight
+from resilient.pipeline.in_flight import InFlight
 from resilient.runtime import current_async
 from resilient.runtime.asyncio import running
 from resilient.runtime.clock import monotonic
@@ -177,20 +188,26 @@ def guard_with(
         "earn": earn,
         "full_path": full_path,
     }
-    events = {"call_returned": ends.returned, "call_failed": ends.failed, "good_fields": ends.good_fields}
+    events = {
+        "call_succeeded": ends.succeeded,
+        "call_returned": ends.returned,
+        "call_failed": ends.failed,
+        "good_fields": ends.good_fields,
+    }
     return bind(names | values | events)  # type: ignore[no-any-return]
 
 
 def layer_of(gate_group: GateGroup, inner: BoundLayer, recover: Recovery | None = None) -> BoundLayer:
     """The layer that applies these gates around `inner`, and `recover` around both."""
-    if not gate_group.gates and recover is None:
+    if not gate_group.gates and recover is None and inner.attempts is None:
         return inner
 
     def make(*, is_async: bool) -> Any:
         shape, names = _shape_of(gate_group, inner, is_async=is_async, recovers=recover is not None)
         return _inside(shape)({**names, "recover": recover})()
 
-    return BoundLayer(make(is_async=True), plainly=None if inner.plainly is None else make(is_async=False))
+    plainly = None if inner.plainly is None else make(is_async=False)
+    return BoundLayer(make(is_async=True), plainly, is_leaf=inner.is_leaf and not gate_group.gates and recover is None)
 
 
 def _shape_of(
@@ -206,6 +223,14 @@ def _shape_of(
         "rest": rest,
         "limit": limit,
     }
+    context = gate_group.context
+    if inner.attempts is not None:
+        endings = Endings(context, inner.attempts)
+        names |= {
+            "counters": inner.attempts,
+            "attempt_failed": endings.attempt_failed,
+            "attempt_returned": endings.attempt_returned,
+        }
     shape = Shape(
         kinds=gate_group.kinds,
         endings=gate_group.endings,
@@ -219,6 +244,10 @@ def _shape_of(
         limited=limit is not None,
         direct=is_outermost and inner.is_direct,
         recovers=recovers,
+        attempts=inner.attempts is not None,
+        is_outermost=is_outermost,
+        judges=context.classifier.judges_results,
+        may_be_open=context.lifecycle.may_be_open,
     )
     return shape, names
 
@@ -247,11 +276,11 @@ _COMMON: dict[str, Any] = {
     "refuse_awaitable": refuse_awaitable,
     "running": running,
     "seen": seen,
-    "uncounted": Count(),
+    "uncounted": CallCount(),
 }
 
 _CLOSED_OVER = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|call_failed|call_returned|context|earn|full_path|gate_group|good_fields"
+    r"\b(?:(?:admit|settle|release)\d+|attempt_failed|attempt_returned|call_failed|call_returned|call_succeeded|context|counters|earn|full_path|gate_group|good_fields"
     r"|in_flight|inner|is_open|limit|recover|rest|too_late|verdict_on)\b"
 )
 """The names in the source of a gate layer whose values differ between gate layers of one shape."""

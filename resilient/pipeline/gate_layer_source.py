@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resilient._atomic import GIL
 from resilient.runtime import TRIO, VIRTUAL
 
 __all__ = ["Lines", "Shape", "deeper", "pass_gates"]
@@ -30,6 +31,10 @@ class Shape:
         limited: whether that layer is a Timeout, whose limit the gate layer applies itself.
         direct: whether the guarded function itself is inside the gates.
         recovers: whether the gate layer has a `Recovery`.
+        attempts: whether each run of the layer inside the gates is an attempt, which this one counts.
+        is_outermost: whether the gate layer stands in place of the guarded function.
+        judges: whether results are classified.
+        may_be_open: whether a result can be open when it is returned.
     """
 
     kinds: tuple[str, ...]
@@ -44,6 +49,10 @@ class Shape:
     limited: bool
     direct: bool
     recovers: bool
+    attempts: bool = False
+    is_outermost: bool = False
+    judges: bool = False
+    may_be_open: bool = False
 
     @property
     def tickets(self) -> list[str]:
@@ -103,6 +112,28 @@ def pass_gates(shape: Shape) -> Lines:
 
 
 def call_inner(shape: Shape) -> Lines:
+    """The source that calls the layer inside the gates, or the guarded function itself; and that counts the attempt.
+    An attempt that succeeds at once is counted by `CallCount.at_once`, in an outermost gate layer."""
+    run = run_inner(shape)
+    if not shape.attempts:
+        return run
+    begun: Lines = []
+    begin = "None if since is None else since + call.waited" if shape.is_outermost else "started"
+    if not shape.is_outermost:
+        begun = ["started = call.begin().now() if counters.records_attempts else None"]
+    failed = ["except BaseException as raised:", f"    attempt_failed(call, raised, {begin})", "    raise"]
+    if shape.judges or shape.may_be_open:
+        succeeded = [f"attempt_returned(call, result, {begin})"]
+    elif shape.is_outermost:
+        succeeded = []
+    else:
+        counted = "counters.attempts += 1" if GIL else "counters.attempt_succeeded()"
+        recorded = "counters.record_attempt('success', call.runtime.now() - started)"
+        succeeded = [counted, "if started is not None:", f"    {recorded}"]
+    return [*begun, "try:", *deeper(run), *failed, *succeeded]
+
+
+def run_inner(shape: Shape) -> Lines:
     """The source that calls the layer inside the gates, or the guarded function itself."""
     if shape.limited:
         return ["result = await call.runtime.within(call, rest, limit)"]

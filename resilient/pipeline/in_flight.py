@@ -14,25 +14,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from resilient._atomic import GIL
+from resilient._atomic import GIL, locked
 from resilient.core.call import Call, new_call
 from resilient.core.context import PipelineContext
-from resilient.errors import PipelineClosed
+from resilient.errors import PipelineClosed, Reason
 from resilient.events import CallRejected
+from resilient.events.counters import CallCount
 from resilient.runtime import Parking, Runtime
 from resilient.runtime.threads import THREADS
 
-__all__ = ["Count", "InFlight"]
-
-
-class Count:
-    """The number of calls in flight. A forked child makes a new `Count`: a call that was in flight at the fork and ends
-    in the child is subtracted from the old one."""
-
-    __slots__ = ("inside",)
-
-    def __init__(self) -> None:
-        self.inside = 0
+__all__ = ["InFlight"]
 
 
 class InFlight:
@@ -40,10 +31,10 @@ class InFlight:
 
     Attributes:
         closed: whether new calls are refused.
-        needs_full_path: whether calls may have to take the full path: because of listeners, the mode "off", a closed
-            pipeline, or a Python without a GIL, where counting takes a lock.
-        tells_ends: whether listeners of `CallEnded` may be the only reason for that. The outermost gate layer emits
-            that event itself.
+        needs_full_path: whether calls may have to take the full path: because of listeners, recorded durations, the
+            mode "off", a closed pipeline, or a Python without a GIL, where counting takes a lock.
+        tells_ends: whether listeners of `CallEnded` or recorded durations may be the only reason for that. The
+            outermost gate layer handles both itself.
         notes_exits: whether the outermost gate layer must call `exited` when its call has ended.
     """
 
@@ -58,7 +49,8 @@ class InFlight:
 
     def renew(self) -> None:
         """In a forked child: count from zero, and make a new lock. The parent's calls do not continue in the child."""
-        self.count = Count()
+        self.count = CallCount()
+        self.context.counters.enter(self, self.count)
         self._asked: dict[FrameType, Call] = {}
         self._lock = threading.RLock()
         self._waiting: set[Parking] = set()
@@ -71,12 +63,13 @@ class InFlight:
     def _choose_path(self) -> None:
         context = self.context
         with self._lock:
-            unusual = self.closed or context.channel.wants.observed or context.mode == "off"
+            timed = context.counters.records
+            unusual = self.closed or timed or context.channel.wants.observed or context.mode == "off"
             self.notes_exits = self.closed or bool(self._asked)
             self.needs_full_path = not GIL or unusual or self.notes_exits
             wants = context.channel.wants
-            only_ends = bool(wants.ended) and not wants.surrounds
-            self.tells_ends = GIL and only_ends and not self.closed and context.mode != "off"
+            tells_ends = (timed or bool(wants.ended)) and not wants.surrounds
+            self.tells_ends = GIL and tells_ends and not self.closed and context.mode != "off"
 
     def begin(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], runtime: Runtime | None
@@ -130,15 +123,21 @@ class InFlight:
             for parking in waiting:
                 parking.wake()
 
-    def add(self, count: Count, change: int) -> None:
-        """Change a count under the lock, for a Python without a GIL."""
-        with self._lock:
-            count.inside += change
+    @locked
+    def begun(self, count: CallCount) -> None:
+        """Count a call that begins, for a Python without a GIL."""
+        count.begun += 1
+
+    @locked
+    def ended(self, count: CallCount) -> None:
+        """Count a call that has ended, for a Python without a GIL."""
+        count.ended += 1
 
     def refusal(self, call: Call) -> PipelineClosed:
         """The error of a call to a closed pipeline; the event `CallRejected` is emitted."""
         context = self.context
-        message = "the pipeline is closed"
+        message = Reason("the pipeline is closed", "closed")
+        context.counters.count("rejections", "", message.code)
         if context.channel.wants[CallRejected]:
             context.channel.emit(CallRejected(context.name, call.begin().now(), "", message, None))
         return PipelineClosed(message, pipeline=context.name)

@@ -46,7 +46,8 @@ _log = logging.getLogger("resilient")
 
 SHARES: Mapping[Priority, float] = MappingProxyType({"critical": 1.0, "normal": 0.9, "sheddable": 0.7})
 
-NO_ROOM = Template("{} of {} has no room for a {} call: {}")
+_NO_ROOM = "{} of {} has no room for a {} call: {}"
+NO_ROOM = {code: Template(_NO_ROOM, code) for code in ("no-room", "queue-timeout", "evicted")}
 
 
 class _Count:
@@ -211,8 +212,9 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
                 if self.queue_timeout is None:
                     refuse_endless_wait(self, call, max(self._bounds[rank], self._count.inside))
                 if not await queue.wait(waiter, call, runtime, self.queue_timeout):
-                    why = "its place in the queue went to a more important call" if waiter.evicted else ""
-                    raise self._refusal(rank, why or f"no permit within {self.queue_timeout:g} s")
+                    if waiter.evicted:
+                        raise self._refusal(rank, "its place in the queue went to a more important call", "evicted")
+                    raise self._refusal(rank, f"no permit within {self.queue_timeout:g} s", "queue-timeout")
             return self._count
         finally:
             queue.leave(waiter)
@@ -266,12 +268,12 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
     def _give_back(self) -> None:
         self._count.inside -= 1
 
-    def _refusal(self, rank: int, why: str = "") -> LimitExceeded:
+    def _refusal(self, rank: int, why: str = "", code: str = "no-room") -> LimitExceeded:
         name = PRIORITIES[rank]
         with self._lock:
             self._refused[name] += 1
         why = why or f"{(self._shadow_queue or self._count).inside} inside, {self.queued} queued"
-        return refusal(LimitExceeded, (NO_ROOM, self.name, int(self._limit), name, why), self.name)
+        return refusal(LimitExceeded, (NO_ROOM[code], self.name, int(self._limit), name, why), self.name)
 
     # -- the limit ----------------------------------------------------------------------------------------------
 
@@ -298,6 +300,7 @@ class AdaptiveLimit(Emitter, Gate, example="", judgements=("limiter", "priority"
             self._forget(now, now + self.limiter.window)
             self._set_bounds()
         if old != new:
+            self._count_event("limit.changes", self._counted_as)
             self._emit(events.LimitChanged, now, self.name, old, new, str(window))
 
     def _seen(self, seconds: float) -> Window:

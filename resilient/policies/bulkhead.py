@@ -30,8 +30,8 @@ from resilient.events import Queued
 
 __all__ = ["Bulkhead"]
 
-FULL = Template("{} is full: {} running, {} queued")
-FULL_FOR = Template("{} is full: {}")
+FULL = Template("{} is full: {} running, {} queued", "full")
+FULL_FOR = Template("{} is full: {}", "queue-timeout")
 
 
 class _Permits:

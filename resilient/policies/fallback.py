@@ -109,6 +109,7 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
         call.substituted_at = call.attempt
         call.verdict = None
         shown = None if error is None else bare(error)
+        context.counters.count("fallbacks", self.name)
         if context.channel.wants[FellBack]:
             context.channel.emit(FellBack(context.name, call.begin().now(), self.name, shown))
         if error is None and result is not self._value and is_own(result, call, context.classifier):

@@ -49,7 +49,7 @@ COARSE = 0.001
 spin."""
 
 
-USED_UP = Template("{} of {:g} per {} is used up; the next token comes in {:.3g} s")
+USED_UP = Template("{} of {:g} per {} is used up; the next token comes in {:.3g} s", "no-token")
 
 
 class RateLimit(Gate, example="10"):

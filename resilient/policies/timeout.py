@@ -24,7 +24,7 @@ from resilient.core.gate import NEARLY
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
-from resilient.errors import Rejected, TimedOut
+from resilient.errors import Reason, Rejected, TimedOut
 from resilient.events import AbandonedEnded, CallRejected, CallTimedOut
 from resilient.runtime import Runtime
 from resilient.runtime.inherited_deadline import Deadline, seen
@@ -99,14 +99,19 @@ class Timeout(Wrap, example="2"):
         if self.abandon or self.thread:
             return BoundLayer(in_background)
         plainly = None if inner.plainly is None else THREADS.plainly_within(inner.plainly, limit)
-        return BoundLayer(within, plainly, limited=(rest, limit))
+        return BoundLayer(within, plainly, limited=(rest, limit), attempts=inner.attempts)
+
+    @property
+    def _is_transparent(self) -> bool:
+        return not (self.abandon or self.thread)
 
     async def _run_in_background(self, call: Call, inner: Layer, limit: _Limit) -> Any:
         """Run `inner` in the background, wait for it until the limit, and let it go on after that. Raises `TimedOut` at
         the limit, `Rejected` while too much abandoned work is running."""
         abandoned, runtime, context = self._abandoned, call.runtime, limit.context
         if abandoned.full:
-            why = f"{abandoned.cap} calls that {self.name} abandoned are still running"
+            why = Reason(f"{abandoned.cap} calls that {self.name} abandoned are still running", "abandoned")
+            context.counters.count("rejections", self.name, why.code)
             if context.channel.wants[CallRejected]:
                 context.channel.emit(CallRejected(context.name, runtime.now(), self.name, why, None))
             raise Rejected(why, pipeline=context.name, policy=self.name, key=key_of(call, context))
@@ -217,6 +222,7 @@ class _Limit:
 
     def expired(self, call: Call, waited: float) -> TimedOut:
         policy, context, seconds = self.policy, self.context, self.seconds
+        context.counters.count("timeouts", policy.name)
         if context.channel.wants[CallTimedOut]:
             context.channel.emit(CallTimedOut(context.name, call.runtime.now(), policy.name, seconds))
         key = key_of(call, context)

@@ -188,11 +188,11 @@ class ServerMiddleware:
         outer, in_flight = inherited(), self._in_flight
         if self._limits_nothing and outer is None and not in_flight.needs_full_path:
             count = in_flight.count
-            count.inside += 1
+            count.begun += 1
             try:
                 await self.app(scope, receive, send)
             finally:
-                count.inside -= 1
+                count.returned += 1
                 if in_flight.needs_full_path:
                     in_flight.wake()
             return
@@ -343,6 +343,7 @@ class ServerMiddleware:
             await _answer(scope, request.pass_on, 503, text, (b"retry-after", b"%d" % seconds))
         elif request.is_unanswered():
             channel = self._until_answered.channel
+            channel.counters.count("timeouts", request.name)
             if channel.wants[CallTimedOut]:
                 now = request.runtime.now()
                 channel.emit(CallTimedOut(self.pipeline.name, now, request.name, request.seconds))

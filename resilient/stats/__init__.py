@@ -2,4 +2,5 @@
 
 window       sums over the last calls, or over the last seconds
 histogram    one quantile of a stream of latencies
+durations    a cumulative histogram of durations
 """

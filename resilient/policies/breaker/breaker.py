@@ -36,8 +36,9 @@ __all__ = ["CircuitBreaker"]
 
 _lock = module_lock()
 
-REFUSED = Template("{} is {}")
-TRY_AGAIN = Template("{} is {}; try again in {:.3g} s")
+_REFUSING = (circuit.OPEN, circuit.HALF_OPEN, circuit.ISOLATED, circuit.CLOSED)  # closed meanwhile by another thread
+REFUSED = {state: Template("{} is {}", state) for state in _REFUSING}
+TRY_AGAIN = {state: Template("{} is {}; try again in {:.3g} s", state) for state in _REFUSING}
 
 _criteria = lru_cache(maxsize=256)(Criteria)
 """Makes one object for equal settings: the circuits of a `Keyed` share it."""
@@ -208,7 +209,9 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         if not self.shadow:
             self._refused += 1
         name, state = self.name, self._circuit.state
-        message = (REFUSED, name, state) if retry_after is None else (TRY_AGAIN, name, state, retry_after)
+        if retry_after is None:
+            return refusal(CircuitOpen, (REFUSED[state], name, state), name)
+        message = TRY_AGAIN[state], name, state, retry_after
         return refusal(CircuitOpen, message, name, retry_after)
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
@@ -349,6 +352,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
             return
         if self._mirror is not None:
             self._mirror.changed(change, mirror=mirror)
+        self._count_event("circuit.transitions", self._counted_as, change.new)
         self._emit(CircuitChanged, current().now(), self.name, change.old, change.new, change.reason)
 
     def snapshot(self) -> dict[str, Any]:

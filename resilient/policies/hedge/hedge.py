@@ -228,6 +228,7 @@ class Hedge(Wrap, example="0.5", judgements=("key", "accept")):
             late = delay is not None and now() - begin >= delay
             if self.shadow and (late or again):
                 self._race.counts.would_have_started += 1
+                context.counters.count("shadow.actions", self.name, "hedge")
                 if context.channel.wants[Hedging]:
                     reason = "delay" if late else "failure"
                     context.channel.emit(Hedging(context.name, now(), self.name, 2, reason, shadow=True))

@@ -207,6 +207,7 @@ class Race(LatencySample):
             budget = settings.budget
             if budget is not None and not budget.of(context.call_options.dependency(self.call)).spend(now):
                 self.may_start = False
+                context.counters.count("budget.exhausted", settings.name, "hedge")
                 if context.channel.wants[BudgetExhausted]:
                     context.channel.emit(BudgetExhausted(context.name, now, settings.name, "hedge"))
                 return
@@ -229,6 +230,9 @@ class Race(LatencySample):
             settings.counts.started -= 1
             self.may_start = False
             _log.warning("resilient: %s could not begin a further copy", settings.name, exc_info=True)
+        else:
+            if self.begun > 1:
+                context.counters.count("hedges", settings.name, reason)
 
     def run_copy(self, copy: BackgroundCall) -> None:
         """Run a copy in the background, in a context of its own."""
@@ -371,7 +375,9 @@ class Race(LatencySample):
         settings, context, winner = self.settings, self.context, self.winner
         assert winner is not None
         if self.begun > 1 and winner is not self.kept:
-            settings.counts.won += winner.number > 1
+            if winner.number > 1:
+                settings.counts.won += 1
+                context.counters.count("hedges.won", settings.name)
             if context.channel.wants[HedgeWon]:
                 at = self.call.runtime.now()
                 context.channel.emit(HedgeWon(context.name, at, settings.name, winner.number, self.begun))

@@ -89,6 +89,7 @@ class KeyTable(Emitter):
 
     Args:
         factory: makes the gate of a new key.
+        name: of the `Keyed`.
         pattern: the first gate that the factory made, which guards no call.
         max_keys, idle: as in `Keyed`.
 
@@ -98,7 +99,8 @@ class KeyTable(Emitter):
         span: the current span: it began when the last new key arrived.
     """
 
-    def __init__(self, factory: Callable[[], Gate], pattern: Gate, max_keys: int, idle: float) -> None:
+    def __init__(self, factory: Callable[[], Gate], name: str, pattern: Gate, max_keys: int, idle: float) -> None:
+        self.name = name
         self.max_keys = max_keys
         self.idle = idle
         self._factory = factory

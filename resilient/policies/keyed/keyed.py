@@ -82,7 +82,7 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
             holds=True,  # the entry of the key
             pace=None,  # all keys together have none
         )
-        self._keys = KeyTable(make, pattern, self.max_keys, self.idle)
+        self._keys = KeyTable(make, self.name, pattern, self.max_keys, self.idle)
 
     def _found_by(self, key: Callable[..., Hashable]) -> Self:
         """A copy of this policy that shares its gates, and finds them by the keys of another function. (The HTTP

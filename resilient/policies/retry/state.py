@@ -27,7 +27,7 @@ from resilient.core.current_call import enclosing
 from resilient.core.deadline import remaining
 from resilient.core.layer import BoundLayer
 from resilient.core.result import is_awaitable
-from resilient.errors import Rejected, TimedOut, bare, reason_of
+from resilient.errors import NONE, Reason, Rejected, TimedOut, bare, reason_of
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.error_notes import behind, forget_before, note
@@ -211,7 +211,7 @@ class RetryState:
                         if superseded is not result and is_own(superseded, call, classifier):
                             await discard(superseded, call.runtime, settings.closing)
                 if not again:
-                    reason = "" if attempt == 1 else self._why_not_repeated(attempt, error, verdict)
+                    reason = NONE if attempt == 1 else self._why_not_repeated(attempt, error, verdict)
                     break
 
                 # How long to wait, and whether it has been enough.
@@ -229,11 +229,11 @@ class RetryState:
                     state.upcoming_sleep = wait
                 most = context.call_options.attempts(call) or settings.attempts
                 if context.mode == "once":
-                    reason = "the pipeline is switched to one attempt"
+                    reason = Reason("the pipeline is switched to one attempt", "switched")
                 elif most is not None and attempt >= most:
-                    reason = "attempts spent"
+                    reason = Reason("attempts spent", "attempts")
                 elif settings.stop is not None and await _answer(settings.stop, state):
-                    reason = "the stop strategy ended the attempts"
+                    reason = Reason("the stop strategy ended the attempts", "stop-strategy")
                 else:
                     reason = self._why_no_further_attempt(call, attempt, wait, verdict, error)
                 if reason:
@@ -241,6 +241,7 @@ class RetryState:
 
                 # There is another attempt.
                 settings.counts.retried += 1
+                context.counters.count("retries", settings.name)
                 if channel.wants[Retrying]:
                     self._emit_retrying(call, attempt, wait, error)
                 if error is None:
@@ -257,6 +258,8 @@ class RetryState:
                     error = None
                 if wait > 0:
                     await call.begin().sleep(wait)
+                    context.counters.count("waits", settings.name, "backoff")
+                    context.counters.add_seconds(wait, "wait.time", settings.name, "backoff")
                     if channel.wants[Waited]:
                         channel.emit(Waited(context.name, call.runtime.now(), settings.name, "backoff", wait))
                 attempt += 1
@@ -295,42 +298,47 @@ class RetryState:
             error = last_error = trace = known = None  # else a traceback that leads here would keep them alive
             result = last_result = state = None
 
-    def _why_not_repeated(self, attempt: int, error: Exception | None, verdict: Verdict) -> str:
+    def _why_not_repeated(self, attempt: int, error: Exception | None, verdict: Verdict) -> Reason:
         """The reason to give up after an attempt (not the first one) that is not worth repeating; "" after a result."""
         if verdict.refused:
-            return f"attempt {attempt} was rejected: {_text_of_rejection(error, self.context)}"
-        return "" if error is None else "not worth repeating"
+            text = f"attempt {attempt} was rejected: {_text_of_rejection(error, self.context)}"
+            return Reason(text, "rejected")
+        return NONE if error is None else Reason("not worth repeating", "fatal")
 
     def _why_no_further_attempt(
         self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None
-    ) -> str:
+    ) -> Reason:
         """The reason to give up before this wait, although attempts are left; "" if there is none. If the function
         returns "", a token of the budget (if there is one) has been spent."""
         settings, context = self.settings, self.context
         options = context.call_options
         if verdict.retry_after is not None and verdict.retry_after > settings.max_retry_after:
-            return f"asked to wait {verdict.retry_after:g} s, longer than {settings.max_retry_after:g} s"
+            text = f"asked to wait {verdict.retry_after:g} s, longer than {settings.max_retry_after:g} s"
+            return Reason(text, "retry-after")
         if (call.deadline is not None or seen.limits) and wait >= _left(call, wait):
-            return f"a wait of {wait:.3g} s would outlive the deadline"
+            return Reason(f"a wait of {wait:.3g} s would outlive the deadline", "deadline")
         if settings.once and any(outer.repeats and other is not call for other, outer in enclosing()):
-            return "the call that this one is part of is repeated as a whole"
+            return Reason("the call that this one is part of is repeated as a whole", "nested")
         if options.is_repeated(call):
-            return "its caller repeats it"
+            return Reason("its caller repeats it", "nested")
         if settings.shadow:
             settings.counts.would_have_retried += 1
+            context.counters.count("shadow.actions", settings.name, "retry")
             if context.channel.wants[Retrying]:
                 self._emit_retrying(call, attempt, wait, error, shadow=True)
-            return "in shadow mode nothing is repeated"
+            return Reason("in shadow mode nothing is repeated", "shadow")
         budget = settings.budget
         if budget is not None and not budget.of(options.dependency(call)).spend(call.begin().now()):
+            context.counters.count("budget.exhausted", settings.name, "retry")
             if context.channel.wants[BudgetExhausted]:
                 context.channel.emit(BudgetExhausted(context.name, call.runtime.now(), settings.name, "retry"))
-            return "the budget for extra requests is exhausted"
-        return ""
+            return Reason("the budget for extra requests is exhausted", "budget")
+        return NONE
 
-    def _give_up(self, call: Call, attempt: int, reason: str, error: Exception | None) -> None:
-        """Emit `GaveUp` with the reason, and add it as a note to the error that the caller gets."""
+    def _give_up(self, call: Call, attempt: int, reason: Reason, error: Exception | None) -> None:
+        """Count the reason, emit `GaveUp` with it, and add it as a note to the error that the caller gets."""
         context, name = self.context, self.settings.name
+        context.counters.count("retries.ended", name, reason.code)
         if context.channel.wants[GaveUp]:
             context.channel.emit(GaveUp(context.name, call.begin().now(), name, attempt, reason, error))
         if error is not None:

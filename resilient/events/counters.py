@@ -1,0 +1,291 @@
+"""The counters of a pipeline: plain integers that calls increment, and that exporters of metrics read.
+
+Counting must cost next to nothing. A call that succeeds at once increments two integers, which also say how many calls
+are in flight (`CallCount`). Everything else is counted where something has gone wrong, or in a wait, in a dictionary by
+the name of the metric and its labels (`resilient.observe.metrics` has the table of metrics). Durations cost more, so
+they are recorded only while someone asks for them (`record_durations`).
+
+Pipelines of one name share their counters, because their series have one name, too: variations of a pipeline, the
+pipelines that a transport derives, and a pipeline that is made anew for each client. Unnamed pipelines share the
+counters of `UNNAMED`. Counters stay when their pipelines are gone; otherwise a rate computed from them would be wrong.
+
+A forked child counts from 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from resilient._atomic import GIL, members, module_lock, renew_in_forked_child
+from resilient.stats.durations import DurationHistogram
+
+_log = logging.getLogger("resilient")
+
+__all__ = [
+    "MOST_NAMES",
+    "OTHER",
+    "UNNAMED",
+    "CallCount",
+    "Counters",
+    "all_counters",
+    "counters_of",
+    "dropped_names",
+    "record_durations",
+]
+
+UNNAMED = "unnamed"
+"""The name of the series of all unnamed pipelines."""
+
+OTHER = "other"
+"""The name of the series of all pipelines beyond the first `MOST_NAMES` names."""
+
+MOST_NAMES = 1_000
+"""The most names of pipelines that have counters of their own. Names of pipelines come from code and are few; but a
+program may name one after each tenant."""
+
+MOST_DROPPED = 10_000
+"""The most names beyond `MOST_NAMES` that are remembered, to count them."""
+
+Key = tuple[str, ...]
+"""The name of a metric without its first part, "resilient.", and the values of its labels after the pipeline."""
+
+SUCCEEDED: Key = ("calls", "success", "success")
+ATTEMPT_SUCCEEDED: Key = ("attempts", "success", "success")
+
+
+class CallCount:
+    """The calls of one pipeline and its derivations, in one process. (A forked child makes a new `CallCount`: a call
+    that was in flight at the fork and ends in the child is counted in the old one.)
+
+    Attributes:
+        begun: calls that have begun.
+        at_once: calls that succeeded with one attempt, which nothing else counts.
+        returned: other calls that succeeded, and are counted nowhere else.
+        ended: all other calls that have ended. `Counters.counts` has their endings.
+    """
+
+    __slots__ = ("at_once", "begun", "ended", "returned")
+
+    def __init__(self) -> None:
+        self.begun = self.at_once = self.returned = self.ended = 0
+
+    @property
+    def inside(self) -> int:
+        """The number of calls in flight."""
+        ended = self.at_once + self.returned + self.ended  # read first: the result is never too small
+        return self.begun - ended
+
+
+class Counters:
+    """The counters of the pipelines of one name.
+
+    Attributes:
+        name: of the series.
+        counts: how often something happened, by `Key`.
+        seconds: sums of seconds, by `Key`.
+        attempts: successful attempts that `CallCount.at_once` does not include.
+        records, records_attempts: whether durations of calls, and of attempts, are recorded now.
+        call_durations, attempt_durations: the durations, by ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.records = self.records_attempts = False
+        self.renew()
+        renew_in_forked_child(self)
+
+    def renew(self) -> None:
+        """In a forked child: count from 0."""
+        self._lock = threading.RLock()
+        self.counts: defaultdict[Key, int] = defaultdict(int)
+        self.seconds: defaultdict[Key, float] = defaultdict(float)
+        self.attempts = 0
+        self.call_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
+        self.attempt_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
+        self._calls: list[tuple[weakref.ref[object], CallCount]] = []
+        self._gone = CallCount()  # the sum of the counts whose pipelines are gone
+
+    def enter(self, owner: object, calls: CallCount) -> None:
+        """Add a count of calls. It is part of the sums also when `owner`, which all calls in flight refer to, is
+        gone."""
+        with self._lock:
+            if len(self._calls) >= 16 and not len(self._calls) & (len(self._calls) - 1):  # now and then
+                self._fold()
+            self._calls.append((weakref.ref(owner), calls))
+
+    def _fold(self) -> None:
+        live = []
+        for owner, calls in self._calls:
+            if owner() is not None:
+                live.append((owner, calls))
+            else:
+                self._gone.begun += calls.begun
+                self._gone.at_once += calls.at_once
+                self._gone.returned += calls.returned
+                self._gone.ended += calls.ended
+        self._calls = live
+
+    if GIL:
+
+        def count(self, *key: str) -> None:
+            """Count one."""
+            self.counts[key] += 1
+
+        def add_seconds(self, seconds: float, *key: str) -> None:
+            """Add a duration to a sum."""
+            self.seconds[key] += seconds
+
+        def attempt_succeeded(self) -> None:
+            """Count a successful attempt. (Generated gate layers inline this method.)"""
+            self.attempts += 1
+
+    else:
+
+        def count(self, *key: str) -> None:
+            """Count one."""
+            with self._lock:
+                self.counts[key] += 1
+
+        def add_seconds(self, seconds: float, *key: str) -> None:
+            """Add a duration to a sum."""
+            with self._lock:
+                self.seconds[key] += seconds
+
+        def attempt_succeeded(self) -> None:
+            """Count a successful attempt."""
+            with self._lock:
+                self.attempts += 1
+
+    def record_call(self, ending: str, seconds: float) -> None:
+        """Record the duration of a call; and an example, if it failed or was slow."""
+        durations = self.call_durations[ending]
+        durations.record(seconds)
+        if _recording.exemplar is not None and (ending != "success" or seconds >= _recording.slow):
+            _recording.note(durations, seconds)
+
+    def record_attempt(self, ending: str, seconds: float) -> None:
+        """Record the duration of an attempt."""
+        self.attempt_durations[ending].record(seconds)
+
+    def totals(self) -> dict[Key, int]:
+        """All counts now, those of calls and attempts that succeeded included."""
+        with self._lock:
+            counts = self.counts.copy()
+            self._fold()
+            calls = [self._gone, *(each for _, each in self._calls)]
+            at_once = sum(each.at_once for each in calls)
+            attempts = self.attempts + at_once
+            succeeded = at_once + sum(each.returned for each in calls)
+        if succeeded:
+            counts[SUCCEEDED] += succeeded
+        if attempts:
+            counts[ATTEMPT_SUCCEEDED] += attempts
+        return counts
+
+    def sums(self) -> dict[Key, float]:
+        """All sums of seconds now."""
+        return self.seconds.copy()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls in flight."""
+        with self._lock:
+            return sum(calls.inside for _, calls in self._calls)
+
+
+# -- by name ---------------------------------------------------------------------------------------------------------
+
+_lock = module_lock()
+_by_name: dict[str, Counters] = {}
+_dropped: set[str] = set()
+
+
+def counters_of(name: str, *, hidden: bool = False) -> Counters:
+    """The counters of the pipelines of this name. `hidden`: of one pipeline of a simulation, which no exporter sees."""
+    if hidden:
+        return Counters(name)
+    with _lock:
+        name = name or UNNAMED
+        if name not in _by_name and len(_by_name) >= MOST_NAMES:
+            if len(_dropped) < MOST_DROPPED:
+                _dropped.add(name)
+            name = OTHER
+        if name not in _by_name:
+            counters = _by_name[name] = Counters(name)
+            counters.records, counters.records_attempts = _recording.calls, _recording.attempts
+        return _by_name[name]
+
+
+def dropped_names() -> int:
+    """The number of names whose pipelines are counted together, as `OTHER`. Counted up to `MOST_DROPPED`."""
+    return len(_dropped)
+
+
+def all_counters() -> list[Counters]:
+    """The counters of all names, by name."""
+    with _lock:
+        return [_by_name[name] for name in sorted(_by_name)]
+
+
+# -- durations -------------------------------------------------------------------------------------------------------
+
+Example = Callable[[], Mapping[str, str] | None]
+
+
+class _Wish(NamedTuple):
+    attempts: bool
+    exemplar: Example | None
+    slow: float
+
+
+class _Recording:
+    """The durations that are recorded now, and the calls that are noted as examples."""
+
+    def __init__(self) -> None:
+        self.wishes: dict[object, _Wish] = {}
+        self.update()
+
+    def update(self) -> None:
+        """Follow a change of `wishes`."""
+        wishes = members(self.wishes.values())
+        self.calls = bool(wishes)
+        self.attempts = any(wish.attempts for wish in wishes)
+        examples = [wish for wish in wishes if wish.exemplar is not None]
+        self.exemplar = examples[-1].exemplar if examples else None
+        self.slow = examples[-1].slow if examples else math.inf
+
+    def note(self, durations: DurationHistogram, seconds: float) -> None:
+        """Note a call as an example, with the labels that the exporter's function returns."""
+        try:
+            labels = None if self.exemplar is None else self.exemplar()
+            if labels:
+                durations.note(dict(labels), seconds, time.time())
+        except Exception:
+            _log.exception("resilient: %r raised, which returns the labels of an exemplar", self.exemplar)
+
+
+_recording = _Recording()
+
+
+def record_durations(wish: tuple[bool, Example | None, float] | None, owner: object) -> None:
+    """Record durations from now on, as long as an owner wishes it; with None the owner's wish ends. (The function for
+    exporters is `resilient.observe.metrics.record_durations`.)
+
+    `wish`: whether attempts are recorded, too; the function that returns the labels of an example; and the seconds from
+    which a call that succeeded is one.
+    """
+    with _lock:
+        if wish is None:
+            _recording.wishes.pop(owner, None)
+        else:
+            _recording.wishes[owner] = _Wish(*wish)
+        _recording.update()
+        for counters in _by_name.values():
+            counters.records, counters.records_attempts = _recording.calls, _recording.attempts
