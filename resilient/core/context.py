@@ -20,7 +20,7 @@ from resilient.core.lifecycle import PLAIN_RESULTS, ResultLifecycle
 from resilient.errors import Rejected, Stopped
 from resilient.events import Channel
 
-__all__ = ["Mode", "PipelineContext", "switch_all"]
+__all__ = ["Mode", "PipelineContext", "contexts_by_name", "switch_all"]
 
 Mode = Literal["on", "off", "once", "instant"]
 
@@ -42,6 +42,7 @@ class PipelineContext:
         repeats: whether a policy of the pipeline may run a call more than once.
         mode: "on"; "off" (functions run unguarded); "once" (no second attempt); "instant" (no waits between attempts).
         parts: the objects with state in this pipeline: its policies, and its calls in flight.
+        is_bound: whether the pipeline guards anything.
         renewals: functions that renew these parts in a forked child.
         on_result(call, result): the verdict on a result, as `on_error` gives the verdict on an error. The classifier
             chooses this function once (`Classifier.on_result`).
@@ -55,6 +56,7 @@ class PipelineContext:
         "channel",
         "classifier",
         "counters",
+        "is_bound",
         "lifecycle",
         "mode",
         "name",
@@ -82,6 +84,7 @@ class PipelineContext:
         self._usual = classifier.usual
         self.repeats = repeats
         self.parts: Sequence[object] = ()
+        self.is_bound = False
         self.renewals: Sequence[Callable[[], None]] = ()
         self.channel: Channel = Channel(name) if derived_from is None else derived_from.channel
         self.counters = self.channel.counters
@@ -158,6 +161,18 @@ class PipelineContext:
     def _follow_family(self) -> None:
         self.mode = self._family.mode or _mode_of_all or "on"
         self.channel.notify_watcher()
+
+
+def contexts_by_name() -> dict[str, list[PipelineContext]]:
+    """The contexts of all pipelines that exist, by the name under which they are counted. Those of simulations are left
+    out; and those of pipelines that guard nothing themselves, if pipelines that are derived from them do."""
+    found: dict[str, list[PipelineContext]] = {}
+    for context in members(_contexts):
+        if not context.channel.hidden and (
+            context.is_bound or not any(each.is_bound for each in members(context._family))
+        ):
+            found.setdefault(context.counters.name, []).append(context)
+    return dict(sorted(found.items()))
 
 
 class _Family(weakref.WeakSet[PipelineContext]):

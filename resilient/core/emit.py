@@ -169,8 +169,8 @@ class Ends:
 
     Attributes:
         endings: counts the calls.
-        succeeded(call, begin, end, good): the call has succeeded at once, and is counted; `good` is
-            `good_fields(function)`.
+        succeeded(call, begin, end, good, is_attempt): the call has succeeded at once, and is counted; `good` is
+            `good_fields(function)`. `is_attempt`: nothing else records its only attempt.
         returned(call, begin, result, good): the call has returned, and is to be counted by its result.
         failed(call, begin, error): the call has raised, and is to be counted. `call`: None if there is none.
         emit_returned(call, begin, result, good), emit_failed(call, begin, error): the same for a call that is counted.
@@ -183,11 +183,11 @@ class Ends:
         judges_results, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
         self.endings = endings = Endings(context, substitutes=substitutes)
 
-        def succeeded(call: Call, begin: float, end: float, good: dict[str, Any]) -> None:
+        def succeeded(call: Call, begin: float, end: float, good: dict[str, Any], is_attempt: bool) -> None:
             """Report a call that has succeeded at once, and is counted."""
             if counters.records:
                 counters.record_call("success", end - begin)
-                if counters.records_attempts:
+                if is_attempt and counters.records_attempts:
                     counters.record_attempt("success", end - begin - call.waited)
             if not channel.wants.ended:
                 return

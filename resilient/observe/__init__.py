@@ -11,5 +11,7 @@ trace_files     the former path of trace_file
 trace_records   the records in a trace: calls, attempts, classes of errors
 traced          the former path of trace_records
 evidence        the parts of an error that a trace keeps: its class's name, and the facts by which it is classified
+metrics         the table of metrics, and read: their values now, for exporters
+gauges          the gauges of policies, read from their snapshots
 opentelemetry/  metrics and spans of OpenTelemetry; needs the extra `otel`
 """

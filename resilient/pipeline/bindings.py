@@ -141,6 +141,7 @@ class Bindings:
         Args:
             nested: whether `leaf` belongs to an outer pipeline, which may have queues, and which emits `CallEnded`.
         """
+        self._context.is_bound = True
         composed = compose(self._policies, self._context, leaf, waits=nested)
         recover = composed.recover
         if recover is not None and self._paid is not None:

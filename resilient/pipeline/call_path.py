@@ -176,7 +176,7 @@ def _leave(shape: Shape, *, needs_call: bool, recovered: bool = False) -> Lines:
         *deeper(uncounted),
         *exited,
         "    if since is not None:",
-        f"        call_succeeded(call, since, {shape.end}, good)",
+        f"        call_succeeded(call, since, {shape.end}, good, {shape.attempts})",
         "return result",
     ]
 

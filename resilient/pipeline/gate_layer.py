@@ -99,7 +99,7 @@ Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this
             if in_flight.notes_exits:
                 in_flight.exited()
             if since is not None:
-                call_succeeded(call, since, end, good)
+                call_succeeded(call, since, end, good, True)
         return result
 """
 
