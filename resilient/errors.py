@@ -175,7 +175,7 @@ def _format_message(error: ResilientError) -> None:
     if type(message) is tuple and message and type(message[0]) is Template:
         template, name, *values = message
         name = f"{error.policy} for {error.key}" if error.key else name
-        _args.__set__(error, (Reason(template.format(name, *values), template.code), *args[1:]))
+        _args.__set__(error, (template.format(name, *values), *args[1:]))
 
 
 def add_key(error: Rejected, policy: str, key: str) -> None:
@@ -189,7 +189,8 @@ def add_key(error: Rejected, policy: str, key: str) -> None:
 
 
 def code_of(error: ResilientError) -> str:
-    """Return the code of the reason for which a call was refused; "refused" for an error without one."""
+    """Return the code of the reason for which a call was refused, before the error's text is read; "refused" for an
+    error without one."""
     args = _args.__get__(error)
     message = args[0] if args else None
     if type(message) is tuple and message and type(message[0]) is Template:

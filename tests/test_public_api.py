@@ -119,7 +119,7 @@ MODULES = {
         "fault_from",
         "faults_from",
     ],
-    "resilient.registry": ["pipeline", "pipelines", "register", "snapshots"],
+    "resilient.registry": ["metrics", "pipeline", "pipelines", "register", "snapshots"],
     "resilient.runtime.virtual": ["VirtualLoop", "VirtualRuntime", "run"],
     "resilient.http.httpx": HTTP,
     "resilient.http.httpx2": HTTP,

@@ -32,6 +32,7 @@ What calls carry:
     budget             the tokens that pay for further requests
     background         calls that run in the background of their caller
     emit               the events of attempts and calls
+    endings            counts of calls and attempts by how they ended
     surround           code around attempts and calls, for spans
 
 Gates together:

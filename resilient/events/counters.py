@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from resilient._atomic import GIL, members, module_lock, renew_in_forked_child
+from resilient._atomic import GIL, in_forked_child, members, module_lock
 from resilient.stats.durations import DurationHistogram
 
 _log = logging.getLogger("resilient")
@@ -58,6 +58,9 @@ Key = tuple[str, ...]
 
 SUCCEEDED: Key = ("calls", "success", "success")
 ATTEMPT_SUCCEEDED: Key = ("attempts", "success", "success")
+
+
+_lock = module_lock()
 
 
 class CallCount:
@@ -99,11 +102,10 @@ class Counters:
         self.name = name
         self.records = self.records_attempts = False
         self.renew()
-        renew_in_forked_child(self)
 
     def renew(self) -> None:
-        """In a forked child: count from 0."""
-        self._lock = threading.RLock()
+        """Count from 0, in a forked child."""
+        self._lock = _lock if GIL else threading.RLock()  # where there is a GIL, it is only taken to read
         self.counts: defaultdict[Key, int] = defaultdict(int)
         self.seconds: defaultdict[Key, float] = defaultdict(float)
         self.attempts = 0
@@ -202,7 +204,6 @@ class Counters:
 
 # -- by name ---------------------------------------------------------------------------------------------------------
 
-_lock = module_lock()
 _by_name: dict[str, Counters] = {}
 _dropped: set[str] = set()
 
@@ -221,6 +222,13 @@ def counters_of(name: str, *, hidden: bool = False) -> Counters:
             counters = _by_name[name] = Counters(name)
             counters.records, counters.records_attempts = _recording.calls, _recording.attempts
         return _by_name[name]
+
+
+@in_forked_child
+def _renew() -> None:
+    """Runs before pipelines are renewed, which then enter their new counts."""
+    for counters in _by_name.values():
+        counters.renew()
 
 
 def dropped_names() -> int:

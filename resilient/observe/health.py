@@ -38,8 +38,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from resilient import _validation, registry
+from resilient import _validation
 from resilient.pipeline import Pipeline
+from resilient.pipeline.names import named
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.keyed import Keyed
 from resilient.runtime import current
@@ -138,7 +139,7 @@ class HealthEndpoint:
         for name, dependency in found.required.items():
             if dependency.state == "unknown" and name not in self._unknown:
                 self._unknown.add(name)
-                known = registry.pipelines()
+                known = named()
                 _log.warning(
                     "resilient: health: no pipeline is called %r (yet), so it is not watched; there are: %s%s",
                     name,
@@ -208,7 +209,7 @@ def _names(required: Collection[str | Pipeline]) -> tuple[str, ...]:
 
 
 def _health(required: tuple[str, ...], grace: float, draining: bool) -> Health:
-    known = registry.pipelines()
+    known = named()
     closing = bool(known) and all(each._in_flight.closed for each in known.values())
     found = {name: _dependency(known.get(name), grace) for name in required}
     reasons = ["the process is draining"] if draining else []
