@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resilient import registry
 from resilient._validation import in_a_line, legible
 from resilient.core.policy import Policy
 from resilient.pipeline import Pipeline
+from resilient.pipeline.names import named
 from resilient.policies.breaker import CircuitBreaker
 from resilient.policies.keyed import Keyed
 
@@ -31,13 +31,13 @@ DEEPEST, WIDEST, LONGEST = 4, 100, 500
 
 def read_pipelines() -> dict[str, Any]:
     """Return the state of each named pipeline."""
-    return {name: _safely(_pipeline, pipeline) for name, pipeline in registry.pipelines().items()}
+    return {name: _safely(_pipeline, pipeline) for name, pipeline in named().items()}
 
 
 def find(pipeline: str, path: str) -> Policy:
     """Return the policy at a path: its number in the pipeline, and after a point its number in a nested one ("2.0");
     "" is the pipeline itself. Raises `LookupError` that names what there is."""
-    known = registry.pipelines()
+    known = named()
     found: Policy | None = known.get(pipeline)
     if found is None:
         names = ", ".join(map(legible, list(known)[:20])) or "none"
