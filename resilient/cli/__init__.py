@@ -1,4 +1,4 @@
-"""The `resilient` command: `explain`, `simulate` and `demo`.
+"""The `resilient` command: `explain`, `simulate`, `demo` and `dashboards`.
 
 The command line:
 
@@ -18,6 +18,7 @@ The commands:
     simulation          its run: the scenario, the pipelines, the results
     simulation_report   its results for people
     demo                `resilient demo`: its options
+    dashboards          `resilient dashboards`: its options and its run
 """
 
 from resilient.cli.command import main

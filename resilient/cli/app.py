@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from resilient.cli.dashboards import dashboards
 from resilient.cli.demo import demo
 from resilient.cli.explain import explain
 from resilient.cli.extras import EXTRAS, SUMMARY, version_line
@@ -39,5 +40,5 @@ def _common(
     """Define the options that stand before the name of a command, as `--version`."""
 
 
-for command in (demo, explain, simulate):
+for command in (dashboards, demo, explain, simulate):
     app.command()(command)

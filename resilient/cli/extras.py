@@ -22,7 +22,7 @@ __all__ = [
     "without_typer",
 ]
 
-EXTRAS = "explain and simulate need the extra cli, simulate --plot the extra lab, demo the extra demo."
+EXTRAS = "dashboards, explain and simulate need the extra cli, simulate --plot the extra lab, demo the extra demo."
 SUMMARY = "Resilience for calls: retry, circuit breaker, bulkhead, timeout."
 
 
@@ -40,6 +40,7 @@ class Command:
 
 
 COMMANDS = {
+    "dashboards": Command("Write dashboards for Grafana, and alerts for Prometheus.", "cli"),
     "demo": Command("Call failing servers with a plain client and with a guarded one, side by side.", "demo"),
     "explain": Command("Show the worst case of a pipeline, without running it.", "cli"),
     "simulate": Command("Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.", "cli"),
@@ -84,7 +85,7 @@ def without_typer(arguments: Sequence[str]) -> tuple[int, str]:
 
 def _help(named: str | None) -> str:
     if named is None:
-        lines = [f"  {name:<9} {each.summary}\n            {install(each.extra)}" for name, each in COMMANDS.items()]
+        lines = [f"  {name:<10} {each.summary}\n             {install(each.extra)}" for name, each in COMMANDS.items()]
         listed = "\n".join(lines)
         return f"Usage: resilient COMMAND\n\n{SUMMARY}\n\nCommands, and what each needs:\n{listed}"
     command = COMMANDS[named]

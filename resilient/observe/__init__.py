@@ -4,6 +4,7 @@ event_text      text_of: an event as one line of text
 logging         log_events: lines of the standard log or of structlog, limited while a dependency is down
 health          HealthEndpoint, health: liveness and readiness for orchestrators
 live/           LiveView: the web page with the pipelines of this process, as an ASGI application
+dashboards/     dashboard_files: dashboards for Grafana, and rules for Prometheus
 shadow          report_shadows: the actions that policies in shadow mode would have taken
 trace           record_trace: the calls and attempts of pipelines, written to a file
 trace_file      read_trace: reads such files

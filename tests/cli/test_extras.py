@@ -18,6 +18,7 @@ LINES = [
     "--help",
     "--version",
     "explain --help",
+    "dashboards --help",
     "demo --help",
     "explain app:users",
     "simulate list",
@@ -73,7 +74,7 @@ def test_help_needs_no_extra(results: Results) -> None:
     code, out, err = results["--help"]
     assert (code, err) == (0, "")
     assert "demo" in out
-    assert out.count('pip install "resilient-middleware[cli]"') == 2
+    assert out.count('pip install "resilient-middleware[cli]"') == 3
     assert out.count('pip install "resilient-middleware[demo]"') == 1
 
 
@@ -82,7 +83,9 @@ def test_version_needs_no_extra(results: Results) -> None:
     assert results["--version"] == [0, f"resilient-middleware {version('resilient-middleware')}\n", ""]
 
 
-@pytest.mark.parametrize(("line", "extra"), [("explain --help", "cli"), ("demo --help", "demo")])
+@pytest.mark.parametrize(
+    ("line", "extra"), [("explain --help", "cli"), ("dashboards --help", "cli"), ("demo --help", "demo")]
+)
 def test_help_of_a_command_names_its_extra(results: Results, line: str, extra: str) -> None:
     """The help of a command says what it does, and what to install for its options."""
     code, out, err = results[line]

@@ -1,0 +1,74 @@
+"""The rules: promtool accepts them, and each alert fires when it should, and only then."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from resilient.observe.dashboards.files import RULES, dashboard_files, rule_groups
+from resilient.observe.dashboards.options import DashboardOptions
+from tests.observe.alert_cases import CASES, Case, selector
+from tests.servers import find_program
+
+OPTIONS = DashboardOptions()
+ALERTS = {alert.name: alert for group in rule_groups(OPTIONS) for alert in group.alerts}
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    """The path of promtool."""
+    return find_program("promtool")
+
+
+def run(promtool: str, *arguments: str, folder: Path) -> str:
+    """The output of promtool; fails if it fails."""
+    done = subprocess.run([promtool, *arguments], check=False, capture_output=True, text=True, timeout=120, cwd=folder)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+def test_every_alert_has_cases_that_fire_and_cases_that_do_not() -> None:
+    """An alert without both is not tested."""
+    assert set(CASES) == set(ALERTS)
+    for name, cases in CASES.items():
+        assert {bool(case.fires) for case in cases} == {True, False}, name
+
+
+def unit_test(name: str, case: Case) -> dict[str, object]:
+    """A case as promtool reads it."""
+    firing = {"alertname": name, "alertstate": "firing"}
+    severity = ALERTS[name].severity
+    samples = [
+        {"labels": selector("ALERTS", {**firing, "severity": severity, **each}), "value": 1} for each in case.fires
+    ]
+    return {
+        "name": case.about,
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+        "promql_expr_test": [{"expr": selector("ALERTS", firing), "eval_time": f"{case.at}m", "exp_samples": samples}],
+    }
+
+
+def test_promtool_accepts_the_rules(promtool: str, tmp_path: Path) -> None:
+    """Expressions and templates are valid."""
+    (tmp_path / RULES).write_text(dashboard_files(OPTIONS)[RULES])
+    assert f"{sum(len(g.recordings) + len(g.alerts) for g in rule_groups(OPTIONS))} rules found" in run(
+        promtool, "check", "rules", RULES, folder=tmp_path
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_alert_fires_when_it_should_and_only_then(promtool: str, name: str, tmp_path: Path) -> None:
+    """`promtool test rules` runs each case of the alert through the real rule engine."""
+    (tmp_path / RULES).write_text(dashboard_files(OPTIONS)[RULES])
+    for number, case in enumerate(CASES[name]):
+        file = {
+            "rule_files": [RULES],
+            "evaluation_interval": f"{case.every}m",
+            "tests": [unit_test(name, case)],
+        }
+        (tmp_path / f"{number}.yaml").write_text(json.dumps(file, indent=1))
+    run(promtool, "test", "rules", *(f"{number}.yaml" for number in range(len(CASES[name]))), folder=tmp_path)
