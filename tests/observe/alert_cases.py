@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from resilient.observe.dashboards.expressions import METRICS
 from resilient.observe.metrics import prometheus_name
+
+from resilient.observe.dashboards.expressions import METRICS
 
 __all__ = ["CASES", "Case", "selector"]
 
