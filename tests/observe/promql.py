@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import promql_parser
+
 from resilient.observe.metrics import TABLE, prometheus_name
 
 __all__ = ["EXPORTED", "metrics_in", "queries", "resolved"]

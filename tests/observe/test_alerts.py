@@ -10,9 +10,11 @@ import pytest
 
 from resilient.observe.dashboards.files import RULES, dashboard_files, rule_groups
 from resilient.observe.dashboards.options import DashboardOptions
-from tests.observe.alert_cases import CASES, Case, selector
+from tests.observe import error_budget_alert_cases, pipeline_alert_cases, policy_alert_cases
+from tests.observe.alert_case import Case, selector
 from tests.servers import find_program
 
+CASES = {**error_budget_alert_cases.CASES, **policy_alert_cases.CASES, **pipeline_alert_cases.CASES}
 OPTIONS = DashboardOptions()
 ALERTS = {alert.name: alert for group in rule_groups(OPTIONS) for alert in group.alerts}
 
