@@ -163,6 +163,7 @@ class BackgroundCall:
         number: int = 1,
     ) -> None:
         self.call = call.fork()
+        self.call.copy = number
         self.context = context
         self.number = number
         self.pause = 0.0

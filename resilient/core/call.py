@@ -101,6 +101,7 @@ class Call:
         fork.queued_at = None
         fork.substituted_at = 0
         fork.origin = self.origin
+        fork.copy = 1
         return fork
 
     def join(self, fork: Call) -> None:
@@ -116,11 +117,16 @@ class Call:
 
 
 class Fork(Call):
-    """A call that runs concurrently with the one that it was forked from."""
+    """A call that runs concurrently with the one that it was forked from.
 
-    __slots__ = ("origin",)  # pyright: ignore[reportIncompatibleMethodOverride]
+    Attributes:
+        copy: for a copy of a hedge: its number, from 1 (the first request).
+    """
+
+    __slots__ = ("copy", "origin")  # pyright: ignore[reportIncompatibleMethodOverride]
 
     origin: Call
+    copy: int
 
 
 def new_call(

@@ -8,7 +8,7 @@ holds the options. Transports set them when they derive their pipeline from the 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from resilient.core.call import Call
 
@@ -40,6 +40,13 @@ class CallOptions:
     def attempts(self, call: Call) -> int | None:
         """The most attempts of this call, instead of those of the Retry; None: those of the Retry."""
         return None
+
+    def attributes(self, call: Call) -> Mapping[str, str | int]:
+        """What a call asks for, by the attribute keys of OpenTelemetry's conventions; empty: nothing is known."""
+        return _NO_ATTRIBUTES
+
+
+_NO_ATTRIBUTES: Mapping[str, str | int] = {}
 
 
 NO_OPTIONS = CallOptions()

@@ -32,6 +32,7 @@ __all__ = [
     "ending_of",
     "observed",
     "observed_call",
+    "status_of",
     "verdict_on_error",
     "verdict_on_result",
 ]
@@ -124,7 +125,7 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
     values["function"] = name_of(call.fn)
     values["elapsed"] = end - begin
     values["failed"] = failed
-    values["status"] = _status(result) if failed else None
+    values["status"] = status_of(result) if failed else None
     values["retry_after"] = verdict.retry_after if failed else None
     lifecycle = context.lifecycle
     if not failed and lifecycle.may_be_open and lifecycle.is_open(result):
@@ -133,7 +134,7 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
         emit_event(call, context, event)
 
 
-def _status(response: Any) -> int | None:
+def status_of(response: Any) -> int | None:
     """Return the HTTP status of a response, by the attribute names of several clients; None: no status."""
     for name in ("status_code", "status"):
         try:

@@ -29,14 +29,14 @@ Part = Literal["call", "nested", "attempt"]
 
 
 class Scope(Protocol):
-    """The surroundings of one call or attempt. Its methods must not raise an `Exception`."""
+    """The surroundings of one call or attempt. Each of the methods is called once; none may raise an `Exception`."""
 
     def leave(self, error: BaseException | None) -> None:
-        """The call or attempt runs no further. Called once, in the task or thread in which it ran; if `error` is a
+        """The call or attempt runs no further. Called in the task or thread in which it ran; if `error` is a
         `GeneratorExit`, perhaps elsewhere."""
 
     def end(self, ending: CallEnding, verdict: VerdictKind, error: BaseException | None, result: Any) -> None:
-        """The outcome is known. Called once, after `leave`; for a result that was still open, at its end."""
+        """The outcome is known. Called before `leave`; for a result that is still open after that, at its end."""
 
 
 class ScopedSurround(Surround):
@@ -91,10 +91,10 @@ class ScopedSurround(Surround):
 def _failed(scope: Scope, call: Call, context: PipelineContext, error: BaseException) -> None:
     """Close the scope of a call or an attempt that has raised `error`."""
     judged = verdict_on_error(call, context, error)
-    scope.leave(error)
     shown = error.error if type(error) is CallbackError else error
     shown = bare(shown) if isinstance(shown, Exception) else shown
     scope.end(ending_of(error, judged), judged.kind, shown, None)
+    scope.leave(error)
 
 
 def _returned(scope: Scope, call: Call, context: PipelineContext, result: Any, *, substituted: bool = False) -> None:
@@ -102,12 +102,12 @@ def _returned(scope: Scope, call: Call, context: PipelineContext, result: Any, *
     the dependency."""
     verdict = verdict_on_result(call, context, result).kind
     ending: CallEnding = "failure" if verdict == "failure" else "success"
-    scope.leave(None)
     lifecycle = context.lifecycle
     if lifecycle.may_be_open and ending == "success" and lifecycle.is_open(result):
         lifecycle.follow(result, _EndLater(scope, context, result))
     else:
         scope.end(ending, "nothing" if substituted else verdict, None, result)
+    scope.leave(None)
 
 
 class _EndLater:

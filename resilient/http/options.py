@@ -122,6 +122,17 @@ class RequestOptions(CallOptions):
         options = call.args[0].extensions.get("resilient")
         return options.get("attempts") if options else None
 
+    def attributes(self, call: Call) -> Mapping[str, str | int]:
+        """The method of a request, and the address of its server. Not its path, which may have ids or secrets."""
+        request = call.args[0]
+        method, url = request.method.upper(), request.url
+        port = url.port or semantics.DEFAULT_PORTS.get(url.scheme)
+        return {
+            "http.request.method": method if method in semantics.KNOWN_METHODS else "_OTHER",
+            "server.address": url.host,
+            **({} if port is None else {"server.port": port}),
+        }
+
 
 def key_by(by: Any) -> Callable[..., Hashable]:
     """Return the function that returns the key of a request, for the argument `by` of a transport."""

@@ -14,8 +14,10 @@ from functools import lru_cache
 from resilient.core.pushback import FAILURE_STATUSES
 
 __all__ = [
+    "DEFAULT_PORTS",
     "IDEMPOTENCY_HEADER",
     "IDEMPOTENT_METHODS",
+    "KNOWN_METHODS",
     "is_refusal",
     "is_repeated",
     "is_same_server",
@@ -29,7 +31,11 @@ IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 """The header by which a server recognises a repeated request (draft-ietf-httpapi-idempotency-key-header)."""
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
+"""The ports of URLs that name none, by their schemes."""
+
+KNOWN_METHODS = IDEMPOTENT_METHODS | {"CONNECT", "PATCH", "POST", "QUERY"}
+"""The methods that OpenTelemetry's conventions know. The conventions call any other one `_OTHER`."""
 
 
 def new_idempotency_key() -> str:
@@ -56,7 +62,7 @@ def is_repeated(fields: Iterable[tuple[str, str]]) -> bool:
 def origin(scheme: str, host: str, port: int | None) -> str:
     """Return the origin of a URL (RFC 6454): scheme, host and port. The default port is that of the scheme."""
     if port is None:
-        port = _DEFAULT_PORTS.get(scheme.lower())
+        port = DEFAULT_PORTS.get(scheme.lower())
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return f"{scheme.lower()}://{host.lower()}" if port is None else f"{scheme.lower()}://{host.lower()}:{port}"

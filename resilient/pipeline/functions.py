@@ -91,7 +91,7 @@ def async_leaf(context: PipelineContext, attempt: BoundLayer | None = None) -> B
 
     def call_it(call: Call) -> Any:
         if channel.wants.observed:
-            if channel.wants.attempts:
+            if channel.wants.attempts or channel.wants.surrounds:
                 return observed(call, context, call.fn(*call.args, **call.kwargs))
             try:
                 call.requests += 1  # `count_request`, inlined

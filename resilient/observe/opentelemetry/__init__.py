@@ -1,11 +1,15 @@
 """OpenTelemetry: the figures of pipelines as metrics, calls and attempts as spans. The extra is `otel`.
 
-    from resilient.observe.opentelemetry import export_metrics
+    from resilient.observe.opentelemetry import export_metrics, trace_calls
 
 Only `opentelemetry-api` is needed. The SDK, with readers and exporters, is the application's choice, as always with
 OpenTelemetry. This package is imported only by name: `import resilient` does not load OpenTelemetry.
 
 attributes      the attribute keys, the same on metrics and on spans
+spans           trace_calls: calls and attempts as spans
+call_spans      the spans of calls and attempts: when they are current, and what they say at their end
+span_events     the events of a call on its span
+resends         count_resends: `http.request.resend_count` on the spans of an instrumented HTTP client
 """
 
 from __future__ import annotations
@@ -18,5 +22,7 @@ except ImportError as error:
     ) from error
 
 from resilient.observe.opentelemetry.attributes import attribute
+from resilient.observe.opentelemetry.resends import count_resends, count_resends_async
+from resilient.observe.opentelemetry.spans import trace_calls
 
-__all__ = ["attribute"]
+__all__ = ["attribute", "count_resends", "count_resends_async", "trace_calls"]
