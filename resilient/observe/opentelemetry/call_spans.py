@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextvars import ContextVar
 from itertools import count
 from typing import Any, Protocol
 
@@ -14,15 +17,20 @@ from opentelemetry.trace import Link, Span, SpanContext, StatusCode
 from resilient.core.call import Call, Fork
 from resilient.core.context import PipelineContext
 from resilient.core.emit import status_of
+from resilient.core.gate import NEARLY, Withdrawn
+from resilient.errors import TimedOut
 from resilient.events.records import CallEnding, VerdictKind
 from resilient.observe.opentelemetry.attributes import attribute
 from resilient.observe.opentelemetry.span_events import ERROR_TYPE, type_name
 
-__all__ = ["AttemptSpan", "CallSpan", "Owner", "Work"]
+__all__ = ["AttemptSpan", "CallSpan", "Owner", "Work", "timed_out"]
 
 _ENDING, _VERDICT, _REQUESTS = (attribute(label) for label in ("ending", "verdict", "requests"))
 _REASON, _CAUSE, _COPY = (attribute(label) for label in ("reason", "cause", "copy"))
 _STATUS = "http.response.status_code"
+
+_cut: ContextVar[AttemptSpan | None] = ContextVar("resilient_cut_attempt", default=None)
+"""The attempt that was cancelled in this task or thread, if it is not known yet whether a Timeout did it."""
 
 MOST = 100
 """The most calls and forks of one call of which the latest outcome is kept: copies of a hedge that run at once."""
@@ -54,7 +62,7 @@ class Work:
         retried: the `error.type` for which a Retry has begun the latest further attempt; "" for a result.
     """
 
-    __slots__ = ("copies", "ended", "hedges", "latest", "number", "ordinals", "retried")
+    __slots__ = ("_held", "_is_over", "_lock", "copies", "ended", "hedges", "latest", "number", "ordinals", "retried")
 
     def __init__(self) -> None:
         self.ordinals = count(1)
@@ -62,8 +70,35 @@ class Work:
         self.copies: list[SpanContext] = []
         self.hedges: dict[int, str] = {}
         self.ended: dict[Call, tuple[int, str]] = {}
+        self._lock = threading.Lock()
+        self._held: list[AttemptSpan] = []
+        self._is_over = False
         self.latest = (0, "")
         self.retried = ""
+
+    def hold(self, attempt: AttemptSpan) -> bool:
+        """Keep an attempt that was cancelled: the event of a Timeout may follow. Returns False if the call is over."""
+        with self._lock:
+            if not self._is_over:
+                self._held.append(attempt)
+            return not self._is_over
+
+    def let_go(self, attempt: AttemptSpan) -> bool:
+        """Keep an attempt no longer: its outcome is known. Returns False if it was known before."""
+        with self._lock:
+            if attempt not in self._held:
+                return False
+            self._held.remove(attempt)
+            return True
+
+    def leave(self) -> None:
+        """The call is over: no Timeout has ended the attempts that are still kept."""
+        with self._lock:
+            self._is_over = True
+            held, self._held = self._held, []
+        for attempt in held:
+            attempt.cancelled()
+        self.ended.clear()
 
     def attempt_ended(self, call: Call, number: int, cause: str) -> None:
         """Keep how attempt `number` of a call or fork has ended."""
@@ -100,6 +135,7 @@ class _Scoped:
         self.span = span
         self.is_held = False
         self._token: Any = None
+        self._current: Context | None = None
 
     def attach(self, current: Context) -> None:
         """Make the span current, as a part of this context."""
@@ -116,12 +152,13 @@ class _Scoped:
         of a server ends inside code which has made its own spans current, and will restore what it has found. Both
         restore only if this span is current.
         """
-        token, self._token = self._token, None
+        token, mine = self._token, self._current
+        self._token = self._current = None  # the context refers to this object
         if token is None:
             return
         try:
             current = get_current()
-            if current is not self._current and (self.is_held or type(error) is GeneratorExit):
+            if current is not mine and (self.is_held or type(error) is GeneratorExit):
                 return
             if not hasattr(token, "var"):
                 detach(token)
@@ -129,7 +166,7 @@ class _Scoped:
             try:
                 token.var.reset(token)
             except ValueError:  # in a copy of that context, as another task has
-                if current is self._current:
+                if current is mine:
                     before = token.old_value
                     attach(Context() if before is token.MISSING else before)
         except Exception:
@@ -142,8 +179,9 @@ class _Scoped:
         error: BaseException | None,
         failed: bool,
         fields: dict[str, Any],
+        at: int | None = None,
     ) -> None:
-        """End the span. `failed`: its status is ERROR."""
+        """End the span. `failed`: its status is ERROR. `at`: nanoseconds since the epoch; None: now."""
         span = self.span
         try:
             if span.is_recording():
@@ -158,7 +196,7 @@ class _Scoped:
         except Exception:
             self.owner.failed()
         try:
-            span.end()
+            span.end(at)
         except Exception:
             self.owner.failed()
 
@@ -221,7 +259,7 @@ class CallSpan(_Scoped):
         if self._call is not None:
             self._requests = self._call.requests
             self._call = None
-            self.work.ended.clear()
+            self.work.leave()
 
     def end(self, ending: CallEnding, verdict: VerdictKind, error: BaseException | None, result: Any) -> None:
         requests = self._requests if self._call is None else self._call.requests
@@ -240,7 +278,7 @@ class AttemptSpan(_Scoped):
         origin: the id of the `Call`, as of its `CallSpan`.
     """
 
-    __slots__ = ("_call", "_is_http", "_number", "_work", "ordinal", "origin")
+    __slots__ = ("_begun", "_call", "_ended_at", "_is_http", "_number", "_seconds", "_work", "ordinal", "origin")
 
     def __init__(self, owner: Owner, span: Span, call: Call, outer: CallSpan, ordinal: int) -> None:
         super().__init__(owner, span)
@@ -249,6 +287,9 @@ class AttemptSpan(_Scoped):
         self.origin = outer.origin
         self._call: Call | None = call
         self._number = call.attempt
+        self._begun = call.begin().now()
+        self._seconds = 0.0
+        self._ended_at: int | None = None
         self._work = outer.work
         self._is_http = outer.is_http
 
@@ -257,7 +298,34 @@ class AttemptSpan(_Scoped):
         self._call = None
 
     def end(self, ending: CallEnding, verdict: VerdictKind, error: BaseException | None, result: Any) -> None:
+        call = self._call
+        if ending == "cancelled" and call is not None and not isinstance(error, GeneratorExit | Withdrawn):
+            self._ended_at, self._seconds = time.time_ns(), call.runtime.now() - self._begun
+            if self._work.hold(self):
+                _cut.set(self)
+                return
         fields = _fields(ending, error, result, is_http=self._is_http)
-        if self._call is not None:
-            self._work.attempt_ended(self._call, self._number, fields.get(ERROR_TYPE, "result"))
+        if call is not None and ending != "cancelled":
+            self._work.attempt_ended(call, self._number, fields.get(ERROR_TYPE, "result"))
         self.finish(ending, verdict, error, verdict == "failure", fields)
+
+    def cancelled(self) -> None:
+        """End the span of a cancelled attempt that no Timeout has ended."""
+        self.finish("cancelled", "nothing", None, False, {}, self._ended_at)
+
+    def timed_out(self, seconds: float) -> None:
+        """End the span of a cancelled attempt that a Timeout of `seconds` has ended. That is evidence about the
+        dependency if the attempt has had these seconds, as for the policies (`Gate._cut`)."""
+        if not self._work.let_go(self):
+            return
+        failed = self._seconds >= seconds * NEARLY
+        fields = {ERROR_TYPE: type_name(TimedOut)}
+        self.finish("timeout", "failure" if failed else "nothing", None, failed, fields, self._ended_at)
+
+
+def timed_out(seconds: float) -> None:
+    """A Timeout of `seconds` has expired in this task or thread: end the span of the attempt that it has cancelled."""
+    attempt = _cut.get()
+    if attempt is not None:
+        _cut.set(None)
+        attempt.timed_out(seconds)

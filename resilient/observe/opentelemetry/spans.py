@@ -54,7 +54,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.surround import Part, Scope, ScopedSurround
 from resilient.events import Event
 from resilient.observe.opentelemetry.attributes import attribute
-from resilient.observe.opentelemetry.call_spans import AttemptSpan, CallSpan
+from resilient.observe.opentelemetry.call_spans import AttemptSpan, CallSpan, timed_out
 from resilient.observe.opentelemetry.span_events import NAMES, attributes_of, type_name
 from resilient.pipeline import Pipeline
 
@@ -187,6 +187,8 @@ class Tracing(ScopedSurround):
             span.work.hedges[event.copy] = event.reason
         elif isinstance(event, events.Retrying):
             span.work.retried = "" if event.error is None else type_name(type(event.error))
+        elif isinstance(event, events.CallTimedOut):
+            timed_out(event.seconds)
         span.span.add_event(NAMES[type(event)], attributes_of(event))
 
     def exchange(self, saved: Context | None) -> Context:
