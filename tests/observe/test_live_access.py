@@ -311,6 +311,7 @@ async def test_page_has_nothing_inline_and_nothing_from_elsewhere() -> None:
         ("/a/live/", "/a/live", 200),
         ("/livestock", "/live", 404),
         ("/live//etc", "/live", 404),
+        ("/live.js/", "", 200),
     ],
 )
 async def test_page_is_found_below_its_root_path(path: str, root: str, status: int) -> None:

@@ -3,7 +3,7 @@
     from resilient.observe.live import LiveView
 
     app.mount("/live", LiveView())                                   # Starlette, FastAPI
-    Litestar([asgi("/live", is_mount=True)(LiveView())])             # Litestar
+    Litestar([asgi("/live", is_mount=True, copy_scope=True)(LiveView())])           # Litestar
     uvicorn.run(LiveView(), port=8001)                               # a server of its own
 
 The page shows pipelines as trees, circuits with their evidence, rates and latencies of the last minute, and events as

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from functools import partial
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from resilient import _validation
 from resilient.errors import TimedOut
@@ -133,8 +133,8 @@ class LiveView:
         if scope["method"] not in ("GET", "HEAD"):
             raise Refused(405, "Only GET is answered here.")
         if path == "":
-            own = scope["path"].rpartition("/")[2]
-            await _respond(scope, send, 307, PLAIN, b"", (b"location", f"./{own}/".encode("ascii", "ignore")))
+            place = scope.get("raw_path") or quote(scope["path"]).encode()
+            await _respond(scope, send, 307, PLAIN, b"", (b"location", b"./%s/" % place.rpartition(b"/")[2]))
         elif path == "/":
             page = self._files["live.html"].replace(b"{token}", self._access.token.encode() if self.controls else b"")
             await _respond(scope, send, 200, b"text/html; charset=utf-8", page)
@@ -216,11 +216,16 @@ def _nothing() -> None:
 
 
 def _path(scope: Any) -> str:
-    """Return the path below the place at which the page is mounted; "" for that place without its last slash."""
+    """Return the path below the place at which the page is mounted; "" for that place without its last slash.
+
+    Starlette leaves the root path in the path. Litestar takes it off, and puts a slash behind every path.
+    """
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     if root and (path == root or path.startswith(f"{root}/")):
         path = path[len(root) :]
-    return str(path)
+    if path in ("", "/"):
+        return "/" if path and (scope.get("raw_path") or b"/").endswith(b"/") else ""
+    return str(path).rstrip("/")
 
 
 def _keys(scope: Any) -> bytes:
