@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -91,4 +92,5 @@ class Server:
         if self._thread.is_alive():
             self.stop()
         self._thread.join()
-        self.socket.close()
+        with contextlib.suppress(OSError):  # hypercorn has closed it
+            self.socket.close()

@@ -16,6 +16,7 @@ from resilient import Bulkhead, CircuitBreaker, Fallback, Pipeline, Retry, regis
 from resilient.core.policy import Wrap
 from resilient.events import CircuitChanged, channel
 from resilient.observe.live import LiveView, apply, difference
+from resilient.observe.live.figures import Counts, figures
 from resilient.observe.live.reading import GATES
 from resilient.policies.keyed import Keyed
 from tests.observe.live_client import Stream, request, stream
@@ -276,7 +277,7 @@ async def test_slow_client_misses_states_but_no_difference() -> None:
         for number in range(4):
             (breaker.isolate if number % 2 == 0 else breaker.close)()
             before = len(fast.changes)
-            await fast.until(lambda opened, before=before: len(opened.changes) > before + 1)
+            await fast.until(lambda opened, before=before: len(opened.changes) > before)
         breaker.open()
         is_open = lambda opened: (  # noqa: E731
             opened.state["pipelines"][pipeline.name]["policies"]["0"]["circuit"]["state"] == "open"
@@ -402,3 +403,56 @@ async def test_pipelines_that_are_gone_vanish_from_the_state() -> None:
 def test_circuit_event_has_the_fields_that_lines_need() -> None:
     """A change of the event's fields must not go unnoticed here."""
     assert {"pipeline", "policy", "old", "new", "reason"} <= CircuitChanged.__dataclass_fields__.keys()
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_differences_of_two_moments() -> None:
+    """Cancelled calls are neither good nor bad; quantiles are of the calls in between."""
+    before = Counts({"success": 100, "failure": 10}, {-32: 110})
+    now = Counts({"success": 190, "failure": 15, "timeout": 2, "rejected": 3, "cancelled": 5}, {-32: 208, 31: 2})
+    found = figures(before, now, 2.0)
+    assert found == {
+        "calls": 215,
+        "failures": 17,
+        "rejected": 3,
+        "rate": 52.5,
+        "bad": 0.1,
+        "p50": pytest.approx(0.5, rel=0.022),
+        "p99": pytest.approx(2.0, rel=0.022),
+    }
+
+
+def test_figures_without_calls_have_no_shares() -> None:
+    """And without an earlier moment no rate."""
+    counts = Counts({"success": 3})
+    assert figures(counts, counts, 1.0) == {"calls": 3, "failures": 0, "rejected": 0, "rate": 0.0}
+    assert figures(None, counts, 1.0) == {"calls": 3, "failures": 0, "rejected": 0}
+
+
+async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
+    """Calls before it are counted, but have no durations."""
+    pipeline = Pipeline(Bulkhead(1), name="test-live-rates")
+
+    @pipeline
+    async def work() -> None:
+        await asyncio.sleep(0.001)
+
+    await work()
+    mine = lambda opened: opened.state["pipelines"][pipeline.name]["figures"]  # noqa: E731
+    async with stream(LiveView()) as opened:
+        await opened.until(lambda opened: opened.state and mine(opened)["calls"] == 1)
+        assert "p50" not in mine(opened)
+        for _ in range(9):
+            await work()
+        await opened.until(lambda opened: mine(opened)["calls"] == 10)
+        found = mine(opened)
+        assert (found["calls"], found["failures"], found["bad"]) == (10, 0, 0)
+        assert found["rate"] > 0
+        assert 0.001 * 0.97 <= found["p50"] <= found["p99"]
+        await opened.until(lambda opened: mine(opened).get("rate") == 0)
+        assert "p50" not in mine(opened)
+    await ended()
+    state = (await request(LiveView(), "/state.json")).json()
+    assert state["pipelines"][pipeline.name]["figures"] == {"calls": 10, "failures": 0, "rejected": 0}

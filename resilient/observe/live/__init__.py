@@ -2,9 +2,9 @@
 
     from resilient.observe.live import LiveView
 
-    app.mount("/live", LiveView())                                   # Starlette, FastAPI
-    Litestar([asgi("/live", is_mount=True, copy_scope=True)(LiveView())])           # Litestar
-    uvicorn.run(LiveView(), port=8001)                               # a server of its own
+    app.mount("/live", LiveView())                                           # Starlette, FastAPI
+    Litestar([asgi("/live", is_mount=True, copy_scope=True)(LiveView())])
+    uvicorn.run(LiveView(), port=8001)                                       # a server of its own
 
 The page shows pipelines as trees, circuits with their evidence, rates and latencies of the last minute, and events as
 they happen. While no page is open, nothing runs and nothing is listened to. While one is open, a thread reads the

@@ -26,6 +26,7 @@ from resilient.observe.live.figures import Counts, figures, read_counts
 from resilient.observe.live.lines import KINDS, EventLines
 from resilient.observe.live.reader import Reader
 from resilient.observe.live.reading import read_pipelines
+from resilient.observe.metrics import record_durations
 from resilient.runtime.clock import monotonic
 
 __all__ = ["Feed"]
@@ -131,7 +132,7 @@ class Feed:
 
     def _run(self) -> None:
         lines = EventLines()
-        stops = [events.listen(lines, *KINDS)]
+        stops = [events.listen(lines, *KINDS), record_durations()]
 
         def stop() -> None:
             while stops:

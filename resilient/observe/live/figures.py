@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from resilient.events import counters
+from resilient.stats.durations import SCALE
+
 __all__ = ["Counts", "figures", "read_counts"]
 
 BAD = ("failure", "timeout", "rejected")
 """Endings that count as bad. A call that was cancelled is neither good nor bad."""
-
-SCALE = 32
-"""Buckets of a histogram for each power of two."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,16 @@ class Counts:
 
 def read_counts() -> dict[str, Counts]:
     """Return the counts of all pipelines, by name."""
-    return {}
+    found: dict[str, Counts] = {}
+    for each in counters.all_counters():
+        counts = found[each.name] = Counts()
+        for (metric, *labels), count in each.totals().items():
+            if metric == "calls":
+                counts.endings[labels[0]] = counts.endings.get(labels[0], 0) + count
+        for histogram in each.call_durations.copy().values():
+            for bucket, count in histogram.buckets.items():
+                counts.buckets[bucket] = counts.buckets.get(bucket, 0) + count
+    return found
 
 
 def figures(before: Counts | None, now: Counts, seconds: float) -> dict[str, Any]:
