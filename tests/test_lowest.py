@@ -24,7 +24,7 @@ def lowest() -> Any:
 def pyproject(*dependencies: str, cli: tuple[str, ...] = ()) -> str:
     """Return a pyproject.toml with these requirements."""
     extras = "\n".join(
-        f"{name} = {list(cli) if name == 'cli' else []}" for name in ("cli", "demo", "lab", "httpx2", "trio")
+        f"{name} = {list(cli) if name == 'cli' else []}" for name in ("cli", "demo", "lab", "httpx2", "trio", "otel")
     )
     return f'[project]\nname = "it"\ndependencies = {list(dependencies)}\n[project.optional-dependencies]\n{extras}\n'
 
@@ -32,9 +32,8 @@ def pyproject(*dependencies: str, cli: tuple[str, ...] = ()) -> str:
 def test_every_package_that_users_get_has_a_lowest_version(lowest: Any) -> None:
     """Each required package has a lowest version, those of the extras included."""
     versions = lowest((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert {"httpx", "tenacity", "pybreaker", "httpx2", "trio", "typer", "rich", "starlette", "uvicorn"} <= set(
-        versions
-    )
+    users = {"httpx", "tenacity", "pybreaker", "httpx2", "trio", "typer", "rich", "starlette", "uvicorn"}
+    assert users | {"opentelemetry-api"} <= set(versions)
     assert all(version[0].isdigit() for version in versions.values())
 
 

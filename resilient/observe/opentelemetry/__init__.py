@@ -6,6 +6,11 @@ Only `opentelemetry-api` is needed. The SDK, with readers and exporters, is the 
 OpenTelemetry. This package is imported only by name: `import resilient` does not load OpenTelemetry.
 
 attributes      the attribute keys, the same on metrics and on spans
+metrics         export_metrics: the figures of all pipelines as metrics
+observations    what the instruments observe, from one reading for each collection
+readers         the readers of the SDK, which get durations as histograms
+points          durations as metrics of the SDK, as views want them
+buckets         arithmetic on histograms of durations
 spans           trace_calls: calls and attempts as spans
 call_spans      the spans of calls and attempts: when they are current, and what they say at their end
 span_events     the events of a call on its span
@@ -22,7 +27,8 @@ except ImportError as error:
     ) from error
 
 from resilient.observe.opentelemetry.attributes import attribute
+from resilient.observe.opentelemetry.metrics import METER, export_metrics
 from resilient.observe.opentelemetry.resends import count_resends, count_resends_async
 from resilient.observe.opentelemetry.spans import trace_calls
 
-__all__ = ["attribute", "count_resends", "count_resends_async", "trace_calls"]
+__all__ = ["METER", "attribute", "count_resends", "count_resends_async", "export_metrics", "trace_calls"]
