@@ -287,7 +287,7 @@ class AttemptSpan(_Scoped):
         self.origin = outer.origin
         self._call: Call | None = call
         self._number = call.attempt
-        self._begun = call.begin().now()
+        self._begun = 0.0 if call.runtime is None else call.runtime.now()  # without one there is no Timeout
         self._seconds = 0.0
         self._ended_at: int | None = None
         self._work = outer.work
@@ -300,7 +300,7 @@ class AttemptSpan(_Scoped):
     def end(self, ending: CallEnding, verdict: VerdictKind, error: BaseException | None, result: Any) -> None:
         call = self._call
         if ending == "cancelled" and call is not None and not isinstance(error, GeneratorExit | Withdrawn):
-            self._ended_at, self._seconds = time.time_ns(), call.runtime.now() - self._begun
+            self._ended_at, self._seconds = time.time_ns(), self._elapsed(call)
             if self._work.hold(self):
                 _cut.set(self)
                 return
@@ -308,6 +308,9 @@ class AttemptSpan(_Scoped):
         if call is not None and ending != "cancelled":
             self._work.attempt_ended(call, self._number, fields.get(ERROR_TYPE, "result"))
         self.finish(ending, verdict, error, verdict == "failure", fields)
+
+    def _elapsed(self, call: Call) -> float:
+        return 0.0 if call.runtime is None else call.runtime.now() - self._begun
 
     def cancelled(self) -> None:
         """End the span of a cancelled attempt that no Timeout has ended."""
