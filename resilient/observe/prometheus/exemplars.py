@@ -1,0 +1,87 @@
+"""Labels of exemplars: which trace shows a call that failed or was slow."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from resilient._validation import callback
+from resilient.observe.prometheus.internal_errors import InternalErrors
+
+__all__ = ["LIMIT", "Labels", "exemplar_labels"]
+
+Labels = Callable[[], Mapping[str, str] | None]
+"""Returns the labels of an exemplar for the current call, or None for no exemplar."""
+
+LIMIT = 128
+"""Characters that OpenMetrics allows for all names and values of one exemplar."""
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+def exemplar_labels(wanted: bool | Labels, errors: InternalErrors) -> Labels | None:
+    """Return the function that yields an exemplar's labels, or None if there is none. The function never raises.
+
+    Args:
+        wanted: True: the identifiers of the current span, where OpenTelemetry's API is installed. False: no exemplars.
+            A function: its labels.
+        errors: counts and logs what the function raises, and labels that OpenMetrics does not allow.
+    """
+    if isinstance(wanted, bool):
+        labels = _span_labels() if wanted else None
+        return labels if labels is None else _guarded(labels, errors)
+    return _guarded(callback("exemplars", wanted), errors)
+
+
+def _span_labels() -> Labels | None:
+    """Return a function that names the current span, or None if OpenTelemetry's API is not installed."""
+    try:
+        if importlib.util.find_spec("opentelemetry.trace") is None:
+            return None
+    except ModuleNotFoundError:  # no package `opentelemetry` at all
+        return None
+    trace: Any = importlib.import_module("opentelemetry.trace")
+
+    def current_span() -> dict[str, str] | None:
+        context = trace.get_current_span().get_span_context()
+        if not (context.is_valid and context.trace_flags.sampled):  # no backend has what is not sampled
+            return None
+        return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+
+    return current_span
+
+
+def _guarded(labels: Labels, errors: InternalErrors) -> Labels:
+    """Return a function that yields the labels if they are allowed, and None for anything else."""
+
+    def allowed() -> dict[str, str] | None:
+        try:
+            found = labels()
+            return None if found is None else _checked(found)
+        except Exception as error:
+            errors.report("the labels of an exemplar", error)
+            return None
+
+    return allowed
+
+
+def _checked(labels: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"an exemplar's labels must be a mapping of names to strings, or None, got {labels!r:.200}")
+    copied = dict(labels)
+    length = 0
+    for name, value in copied.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(
+                f"names and values of an exemplar's labels must be strings, got {name!r:.100}: {value!r:.100}"
+            )
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"the name of an exemplar's label must be letters, digits and _, got {name!r:.100}")
+        value.encode()  # a lone surrogate would break the whole scrape
+        length += len(name) + len(value)
+    if length > LIMIT:
+        raise ValueError(f"an exemplar's labels must have at most {LIMIT} characters in all, got {length}")
+    return copied
