@@ -23,8 +23,9 @@ PER_OCTAVE = 32
 DEFAULT_BOUNDS = tuple(2.0**power for power in range(-10, 7))
 """Seconds: 17 bounds, from 0.0009765625 to 64."""
 
-EXACT = 1e-9
-"""A bound within this share of the grid's step above an edge is this edge."""
+NEAR = 1e-3
+"""A bound less than this share of the grid's step above an edge (0.002% of the bound) is that edge: so is the text of
+an edge, which has six digits."""
 
 
 class Buckets:
@@ -80,7 +81,7 @@ def _checked(bounds: Iterable[float]) -> list[float]:
 
 
 def _edge(bound: float) -> int:
-    return math.ceil(math.log2(bound) * PER_OCTAVE - EXACT)
+    return math.ceil(math.log2(bound) * PER_OCTAVE - NEAR)
 
 
 def _text(edge: int) -> str:

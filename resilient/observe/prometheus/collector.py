@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -27,8 +28,15 @@ ERRORS = Family(
 )
 """The only metric that is not of the library, but of this exporter."""
 
-_created = time.time()
-"""Unix time at which all counters of this process were 0 for sure."""
+
+def _import_of_logging() -> float:
+    """Return the Unix time at which this process imported `logging`, which the library does before it counts."""
+    record = logging.LogRecord("", logging.INFO, "", 0, "", (), None)
+    return record.created - record.relativeCreated / 1000
+
+
+_created = _import_of_logging()
+"""Unix time at which all counters of this process were 0."""
 
 
 @in_forked_child
@@ -67,11 +75,11 @@ class ResilientCollector(Collector):
         self.buckets = Buckets() if buckets is None else buckets
         self.errors = InternalErrors() if errors is None else errors
         self._superseded = superseded
-        self._families = [(metric, family_of(metric)) for metric in metrics.TABLE if _is_shown(metric, durations)]
+        self._shown = [metric for metric in metrics.TABLE if _is_shown(metric, durations)]
 
     def describe(self) -> Iterable[prometheus_client.Metric]:
         """Return all metrics without figures. prometheus-client finds clashes of names by this."""
-        return [*(family.empty() for _, family in self._families), ERRORS.empty()]
+        return [*(family_of(metric).empty() for metric in self._shown), ERRORS.empty()]
 
     def collect(self) -> Iterable[prometheus_client.Metric]:
         """Return all metrics with their present figures."""
@@ -89,11 +97,12 @@ class ResilientCollector(Collector):
         """Return the present figures of each family: an empty list for a family without figures. Returns no families
         if nothing can be read."""
         try:
-            figures = metrics.read(keys=self.keys)
+            read = metrics.read(keys=self.keys)
         except Exception as error:
             self.errors.report("reading the figures", error)
             return []
-        return [(family, figures.get(metric, [])) for metric, family in self._families]
+        by_name = {metric.name: (family_of(metric), series) for metric, series in read.items()}
+        return [by_name.get(metric.name) or (family_of(metric), []) for metric in self._shown]
 
     def _metric(self, family: Family, found: Iterable[Series]) -> prometheus_client.Metric:
         shown = family.empty()

@@ -11,7 +11,7 @@ from typing import Any
 from resilient._validation import callback
 from resilient.observe.prometheus.internal_errors import InternalErrors
 
-__all__ = ["LIMIT", "Labels", "exemplar_labels"]
+__all__ = ["LIMIT", "Labels", "are_allowed", "exemplar_labels"]
 
 Labels = Callable[[], Mapping[str, str] | None]
 """Returns the labels of an exemplar for the current call, or None for no exemplar."""
@@ -66,6 +66,15 @@ def _guarded(labels: Labels, errors: InternalErrors) -> Labels:
             return None
 
     return allowed
+
+
+def are_allowed(labels: Mapping[str, str]) -> bool:
+    """Whether OpenMetrics allows these labels for an exemplar."""
+    try:
+        _checked(labels)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _checked(labels: Mapping[str, str]) -> dict[str, str]:

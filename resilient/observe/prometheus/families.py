@@ -12,6 +12,7 @@ from prometheus_client.core import Exemplar, Sample
 from resilient.observe import metrics
 from resilient.observe.metrics import Histogram, Metric, Series
 from resilient.observe.prometheus.buckets import Buckets
+from resilient.observe.prometheus.exemplars import are_allowed
 
 __all__ = ["Family", "family_of", "labels_of", "samples"]
 
@@ -24,7 +25,7 @@ class Family(NamedTuple):
         kind: "counter", "gauge" or "histogram".
         unit: "seconds", or "" where the metric has no base unit of OpenMetrics.
         help: what it counts.
-        labels: names of its labels, without `key`.
+        labels: names of its labels.
         is_sum: whether the gauges of several processes can be added: they count something. A rate, a mode or a
             duration cannot.
     """
@@ -49,9 +50,9 @@ def family_of(metric: Metric) -> Family:
 
 
 def labels_of(family: Family, series: Series) -> dict[str, str]:
-    """Return the labels of a series, by name. With figures of single keys the last one is `key`."""
-    names = family.labels if len(series.labels) == len(family.labels) else (*family.labels, "key")
-    return dict(zip(names, map(_encodable, series.labels), strict=True))
+    """Return the labels of a series, by name. A label without a value is left out, as Prometheus does."""
+    named = zip(family.labels, series.labels, strict=True)
+    return {name: _encodable(value) for name, value in named if value}
 
 
 def samples(family: Family, series: Series, *, buckets: Buckets, created: float) -> list[Sample]:
@@ -66,7 +67,7 @@ def samples(family: Family, series: Series, *, buckets: Buckets, created: float)
     if isinstance(value, Histogram):
         found = list(_histogram_samples(family.name, labels, value, buckets))
     else:
-        found = [Sample(f"{family.name}_total" if family.kind == "counter" else family.name, labels, value)]
+        found = [Sample(f"{family.name}_total" if family.kind == "counter" else family.name, labels, float(value))]
     if family.kind != "gauge" and getattr(client_metrics, "_use_created", True):
         found.append(Sample(f"{family.name}_created", labels, created))
     return found
@@ -79,14 +80,16 @@ def _histogram_samples(name: str, labels: dict[str, str], value: Histogram, buck
         total += count
         yield Sample(f"{name}_bucket", {**labels, "le": text}, total, None, exemplars.get(position))
     yield Sample(f"{name}_count", labels, total)
-    yield Sample(f"{name}_sum", labels, value.sum)
+    yield Sample(f"{name}_sum", labels, float(value.sum))
 
 
 def _latest_exemplars(value: Histogram, buckets: Buckets) -> dict[int, Exemplar]:
-    """Return the latest exemplar of each classic bucket that has one."""
+    """Return the latest exemplar of each classic bucket that has one. (Another exporter may have asked for exemplars
+    with labels that OpenMetrics does not allow.)"""
     found: dict[int, Exemplar] = {}
     for index, each in sorted(value.exemplars.items(), key=lambda item: item[1].at):
-        found[buckets.position(index)] = Exemplar(dict(each.labels), each.seconds, each.at)
+        if are_allowed(each.labels):
+            found[buckets.position(index)] = Exemplar(each.labels, each.seconds, each.at)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -124,8 +125,7 @@ def _add(registry: CollectorRegistry, collector: ResilientCollector) -> None:
                 "resilient's figures are in this registry already: register() once, or first call the function that "
                 "it returned"
             ) from error
-        clashing = getattr(error, "duplicates", None)
-        names = ", ".join(sorted(clashing)) if clashing else str(error)
+        names = ", ".join(sorted(re.findall(r"'(\w+)'", str(error))))
         raise ValueError(
             f"the registry already has metrics with names of resilient's: {names}; rename those, or give resilient a "
             "registry of its own: register(CollectorRegistry())"
