@@ -126,6 +126,7 @@ MODULES = {
     "resilient.limiters": ["Limiter", "Vegas", "Window"],
     "resilient.observe.logging": ["EventLog", "KeyValueLogger", "log_events", "text_of"],
     "resilient.observe.health": ["GRACE", "Dependency", "Health", "HealthEndpoint", "health"],
+    "resilient.observe.prometheus": ["ResilientCollector", "flush", "register"],
     "resilient.observe.trace": [
         "Recording",
         "Trace",

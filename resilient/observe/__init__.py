@@ -14,5 +14,6 @@ traced          the former path of trace_records
 evidence        the parts of an error that a trace keeps: its class's name, and the facts by which it is classified
 metrics         the table of metrics, and read: their values now, for exporters
 gauges          the gauges of policies, read from their snapshots
+prometheus/     register: the metrics in a registry of prometheus-client; needs the extra `prometheus`
 opentelemetry/  metrics and spans of OpenTelemetry; needs the extra `otel`
 """

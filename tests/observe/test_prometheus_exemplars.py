@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,28 +15,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.samples import Exemplar, Sample
 
-from resilient import Bulkhead, Pipeline
+from resilient import Pipeline
 from resilient.observe import metrics
 from resilient.observe.metrics import Histogram, Metric, Series
-from resilient.observe.prometheus import register
 from resilient.testing import advance
-
-Show = Callable[..., CollectorRegistry]
-
-
-@pytest.fixture
-def show() -> Iterator[Show]:
-    """Return a function that registers the figures in a new registry, until the end of the test."""
-    ends: list[Callable[[], None]] = []
-
-    def begin(**options: Any) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        ends.append(register(registry, **options))
-        return registry
-
-    yield begin
-    for end in ends:
-        end()
+from tests.observe.scrapes import NewRegistry, errors, fail, guarded, succeed
 
 
 def exemplars(registry: CollectorRegistry, pipeline: str) -> list[tuple[Sample, Exemplar]]:
@@ -49,30 +32,14 @@ def exemplars(registry: CollectorRegistry, pipeline: str) -> list[tuple[Sample, 
     ]
 
 
-def errors(registry: CollectorRegistry) -> float:
-    return registry.get_sample_value("resilient_scrape_errors_total") or 0.0
-
-
-def guarded(name: str) -> Pipeline:
-    return Pipeline(Bulkhead(9), name=name)
-
-
-def succeed() -> int:
-    return 7
-
-
-def fail() -> None:
-    raise OSError
-
-
 def failed(pipeline: Pipeline) -> None:
     with pytest.raises(OSError):
         pipeline(fail)()
 
 
-def test_failed_call_leaves_the_identifiers_of_its_span(show: Show) -> None:
+def test_failed_call_leaves_the_identifiers_of_its_span(new_registry: NewRegistry) -> None:
     """A trace is one click away from the failure in a histogram."""
-    registry = show()
+    registry = new_registry()
     users = guarded("traced")
     with TracerProvider().get_tracer("test").start_as_current_span("caller") as span:
         failed(users)
@@ -89,9 +56,9 @@ def test_failed_call_leaves_the_identifiers_of_its_span(show: Show) -> None:
     assert "trace_id" not in generate_latest(registry).decode()
 
 
-def test_call_without_a_sampled_span_leaves_nothing(show: Show) -> None:
+def test_call_without_a_sampled_span_leaves_nothing(new_registry: NewRegistry) -> None:
     """What is not sampled is in no backend."""
-    registry = show()
+    registry = new_registry()
     users = guarded("untraced")
     failed(users)
     with TracerProvider(sampler=ALWAYS_OFF).get_tracer("test").start_as_current_span("caller"):
@@ -101,9 +68,9 @@ def test_call_without_a_sampled_span_leaves_nothing(show: Show) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_slow_call_leaves_the_labels_of_the_function(show: Show) -> None:
+async def test_slow_call_leaves_the_labels_of_the_function(new_registry: NewRegistry) -> None:
     """A call that took `slow` seconds has an exemplar in the bucket of its duration; a shorter one has none."""
-    registry = show(exemplars=lambda: {"request": "r1"}, slow=2)
+    registry = new_registry(exemplars=lambda: {"request": "r1"}, slow=2)
     users = guarded("slow")
 
     @users
@@ -119,9 +86,9 @@ async def test_slow_call_leaves_the_labels_of_the_function(show: Show) -> None:
     assert sample.labels == {"pipeline": "slow", "ending": "success", "le": "4.0"}
 
 
-def test_latest_exemplar_of_a_bucket_is_shown(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latest_exemplar_of_a_bucket_is_shown(new_registry: NewRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several recorded buckets are one classic bucket, which has one exemplar."""
-    registry = show(buckets=[1])
+    registry = new_registry(buckets=[1])
     metric = next(each for each in metrics.TABLE if each.name == "resilient.call.duration")
     recorded = {
         -40: metrics.Exemplar({"at": "2"}, 0.42, 2.0),
@@ -158,10 +125,10 @@ def raises() -> Mapping[str, str]:
     ],
 )
 def test_labels_that_openmetrics_does_not_allow_break_nothing(
-    show: Show, labels: Any, caplog: pytest.LogCaptureFixture
+    new_registry: NewRegistry, labels: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The call ends as it would; the scrape has no exemplar; the error is counted, and logged once."""
-    registry = show(exemplars=labels)
+    registry = new_registry(exemplars=labels)
     users = guarded("bad labels")
     failed(users)
     failed(users)
@@ -170,9 +137,9 @@ def test_labels_that_openmetrics_does_not_allow_break_nothing(
     assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
-def test_labels_of_128_characters_are_allowed(show: Show) -> None:
+def test_labels_of_128_characters_are_allowed(new_registry: NewRegistry) -> None:
     """The limit of OpenMetrics counts names and values."""
-    registry = show(exemplars=lambda: {"trace_id": "ü" * 120})
+    registry = new_registry(exemplars=lambda: {"trace_id": "ü" * 120})
     users = guarded("long labels")
     failed(users)
     [(_, exemplar)] = exemplars(registry, "long labels")
@@ -180,18 +147,18 @@ def test_labels_of_128_characters_are_allowed(show: Show) -> None:
 
 
 @pytest.mark.parametrize("options", [{"exemplars": False}, {"exemplars": lambda: None}, {"durations": None}])
-def test_no_exemplar_where_none_is_wanted(show: Show, options: Any) -> None:
+def test_no_exemplar_where_none_is_wanted(new_registry: NewRegistry, options: Any) -> None:
     """They can be switched off for all calls, or by the function for one."""
-    registry = show(**options)
+    registry = new_registry(**options)
     users = guarded("none wanted")
     with TracerProvider().get_tracer("test").start_as_current_span("caller"):
         failed(users)
     assert exemplars(registry, "none wanted") == []
 
 
-def test_slow_can_be_infinite(show: Show) -> None:
+def test_slow_can_be_infinite(new_registry: NewRegistry) -> None:
     """Then only failed calls leave exemplars."""
-    registry = show(exemplars=lambda: {"request": "r1"}, slow=math.inf)
+    registry = new_registry(exemplars=lambda: {"request": "r1"}, slow=math.inf)
     users = guarded("never slow")
     users(succeed)()
     failed(users)

@@ -28,6 +28,7 @@ __all__ = ["Files"]
 KEYS = 10
 """How many times as many keys as have series at once have series in the files."""
 
+
 class _Value:
     """One value in a file.
 
