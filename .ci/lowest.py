@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("cli", "demo", "lab", "httpx2", "trio", "otel")
+EXTRAS = ("cli", "demo", "lab", "httpx2", "trio", "otel", "prometheus")
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)>=(?P<version>[\w.]+)")
 

@@ -23,9 +23,8 @@ def lowest() -> Any:
 
 def pyproject(*dependencies: str, cli: tuple[str, ...] = ()) -> str:
     """Return a pyproject.toml with these requirements."""
-    extras = "\n".join(
-        f"{name} = {list(cli) if name == 'cli' else []}" for name in ("cli", "demo", "lab", "httpx2", "trio", "otel")
-    )
+    names = "cli", "demo", "lab", "httpx2", "trio", "otel", "prometheus"
+    extras = "\n".join(f"{name} = {list(cli) if name == 'cli' else []}" for name in names)
     return f'[project]\nname = "it"\ndependencies = {list(dependencies)}\n[project.optional-dependencies]\n{extras}\n'
 
 
@@ -33,7 +32,7 @@ def test_every_package_that_users_get_has_a_lowest_version(lowest: Any) -> None:
     """Each required package has a lowest version, those of the extras included."""
     versions = lowest((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     users = {"httpx", "tenacity", "pybreaker", "httpx2", "trio", "typer", "rich", "starlette", "uvicorn"}
-    assert users | {"opentelemetry-api"} <= set(versions)
+    assert users | {"opentelemetry-api", "prometheus-client"} <= set(versions)
     assert all(version[0].isdigit() for version in versions.values())
 
 
