@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import Gauge, InMemoryMetricReader, Sum
 from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 from resilient.observe import metrics
-from resilient.observe.metrics import TABLE
+from resilient.observe.metrics import TABLE, prometheus_name
 from resilient.observe.opentelemetry import attribute, export_metrics
 from tests.observe.otel_world import ATTEMPT, CALLS, DURATION, Figures, collected
 
@@ -54,7 +54,7 @@ def test_kind_of_instrument_follows_from_the_table(
         if kind == "counter":
             assert isinstance(metric.data, Sum)
             assert metric.data.is_monotonic
-        elif unit.startswith("{"):
+        elif unit.startswith("{") or name == "resilient.pipeline.mode":
             assert isinstance(metric.data, Sum)
             assert not metric.data.is_monotonic
         else:
@@ -65,6 +65,19 @@ def test_units_are_of_ucum() -> None:
     """As the semantic conventions ask: seconds, ratios, and annotations in braces in the singular."""
     for metric in TABLE:
         assert metric.unit in ("s", "1") or (metric.unit[0] + metric.unit[-1] == "{}" and metric.unit[-2] != "s")
+
+
+def test_names_in_prometheus_are_the_same_behind_otlp() -> None:
+    """Collectors translate names by the rules of the specification, so dashboards hold for both ways. Only a ratio may
+    get a suffix more."""
+    for metric in TABLE:
+        name = metric.name.replace(".", "_")
+        if metric.unit == "s":
+            name += "_seconds"
+        if metric.kind == "counter":
+            name += "_total"
+        assert prometheus_name(metric) in (name, f"{name}_ratio")
+        assert metric.unit in ("s", "1") or metric.unit[0] == "{"  # other units would get a suffix
 
 
 def test_attributes_are_namespaced() -> None:

@@ -26,6 +26,7 @@ from tests.observe.otel_world import collected, receiver
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count()
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
 
 @pytest.fixture
@@ -203,6 +204,16 @@ async def test_many_keys_stay_at_the_limit(
     assert sum(point.value for point in states.values()) == 10_000
 
 
+def run(program: str) -> Any:
+    """Run a program that forks in a process of its own, and return what it printed, as JSON."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@forks
 def test_forked_child_counts_its_own_calls() -> None:
     """The child's calls and durations are exported, and none of the parent's."""
     program = """
@@ -232,8 +243,55 @@ if os.fork() == 0:
 os.wait()
 print(json.dumps([before, json.loads(os.read(receive, 1000)), call(1)]))
 """
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == [[5, 5], [2, 2], [6, 6]]
+    assert run(program) == [[5, 5], [2, 2], [6, 6]]
+
+
+@forks
+def test_fork_during_a_collection_leaves_calls_and_exports_working() -> None:
+    """A thread reads the figures when the process is forked. The child has locks of its own: it makes calls, and
+    exports figures through a provider that it makes."""
+    program = """
+import json, os, threading
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from resilient import Bulkhead, Pipeline
+from resilient.observe import metrics as figures
+from resilient.observe.opentelemetry import export_metrics
+from tests.observe.otel_world import collected
+reads, go_on, read = threading.Event(), threading.Event(), figures.read
+
+def blocked(*, keys=0):
+    reads.set()
+    go_on.wait()
+    return read(keys=keys)
+
+def export():
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    return reader, export_metrics(provider)
+
+def calls(reader):
+    (point,) = collected(reader)["resilient.calls"].data.data_points
+    return point.value
+
+guarded = Pipeline(Bulkhead(5), name="users")(lambda: None)
+reader, stop = export()
+guarded()
+figures.read = blocked
+thread = threading.Thread(target=calls, args=(reader,))
+thread.start()
+reads.wait()
+receive, send = os.pipe()
+if os.fork() == 0:
+    figures.read = read
+    stop()
+    guarded()
+    guarded()
+    os.write(send, json.dumps(calls(export()[0])).encode())
+    os._exit(0)
+os.wait()
+go_on.set()
+thread.join()
+print(json.dumps([json.loads(os.read(receive, 1000)), calls(reader)]))
+"""
+    assert run(program) == [2, 1]

@@ -82,7 +82,7 @@ def test_views_can_leave_durations_only(figures: Figures, exporting: Any) -> Non
 
 def test_view_makes_classic_buckets(figures: Figures, exporting: Any) -> None:
     """A backend without exponential histograms gets upper bounds that its user chose."""
-    view = View(instrument_name=DURATION.name, aggregation=ExplicitBucketHistogramAggregation([0.1, 1.0]))
+    view = View(instrument_name="resilient.*.duration", aggregation=ExplicitBucketHistogramAggregation([0.1, 1.0]))
     reader = InMemoryMetricReader()
     exporting(reader, views=(view,))
     figures.durations({-200: 1, -40: 2, 40: 4}, 12.0)

@@ -6,9 +6,9 @@
 
 A call costs nothing more: counters and gauges are Observable instruments, whose callbacks read the library's own
 figures when a reader collects. All instruments of a collection share one reading. Names, units and labels are those of
-`resilient.observe.metrics.TABLE`; `resilient.observe.opentelemetry.attributes` says what labels are called. A gauge
-that can be added up (its unit is in braces: calls, permits, circuits) is an ObservableUpDownCounter, any other one an
-ObservableGauge, as the semantic conventions ask.
+`resilient.observe.metrics.TABLE`; `resilient.observe.opentelemetry.attributes` says what labels are called. As the
+semantic conventions ask, a gauge that can be added up over processes (calls, permits, circuits, pipelines in a mode) is
+an ObservableUpDownCounter, and any other one (a ratio, seconds) an ObservableGauge.
 
 **Durations.** The API has no Observable histogram, and its Histogram takes one duration at a time, in 7 to 13 µs: with
 10,000 calls a second that is a tenth of a core, in one burst of 4 to 8 seconds before each export. So where the SDK is
@@ -20,9 +20,10 @@ are left out, because they are not known. With another implementation of the API
 `resilient.call.duration.count`, `.sum` and `.quantile` instead: .5, .95 and .99 of the calls that ended since the
 previous collection.
 
-**Forks.** In a forked child all figures count from 0 again, and start their time there. Counters of a reader with delta
-temporality go on without a negative step. If a reader collects at the moment of the fork, its provider is of no use in
-the child, because a lock of the SDK stays held: to be safe, make the provider and call `export_metrics` after the fork.
+**Forks.** In a forked child all figures count from 0 again, and durations start their time there. The SDK subtracts the
+parent's counters in readers with delta temporality; so where there is such a reader, counters in a child go on from
+what was observed in the parent. If a reader collects at the moment of the fork, its provider is of no use in the child,
+because a lock of the SDK stays held. To be safe, make the provider and call `export_metrics` after the fork.
 """
 
 from __future__ import annotations
@@ -76,10 +77,10 @@ def export_metrics(
 
     Args:
         meter_provider: default: the global one, also if the application sets it later.
-        keys: the most keys (origins, tenants) of a `Keyed` policy that get series of their own, with the attribute
-            `resilient.key`; the others are summed under "other". 0: no such attribute, all keys are summed. The SDK
-            sums attribute sets beyond 2,000 of an instrument in one that has lost its attributes (cardinality limits);
-            a key can take one for each way that its calls can end.
+        keys: the most keys (origins, tenants) of a `Keyed` policy whose gauges get series of their own, with the
+            attribute `resilient.key`; the others are summed under "other". 0: no such attribute, all keys are summed.
+            The SDK sums what is beyond 2,000 series of an instrument in one without attributes (cardinality limits of
+            readers and views), and a circuit has a series for each state.
         durations: "calls": durations of calls; "attempts": of calls and of attempts; None: none. Recording them is the
             only part that costs something on the path of each call, and it ends with the export.
         exemplars: whether durations of failed and slow calls carry the trace and the span that were current when they
@@ -240,7 +241,7 @@ class _Instruments:
 def _create(meter: Meter, metric: Metric, observe: Callable[[CallbackOptions], Iterable[Observation]]) -> None:
     if metric.kind == "counter":
         create: Callable[..., object] = meter.create_observable_counter
-    elif metric.unit.startswith("{"):
+    elif metric.unit.startswith("{") or "mode" in metric.labels:
         create = meter.create_observable_up_down_counter
     else:
         create = meter.create_observable_gauge

@@ -76,14 +76,19 @@ class Hooks:
         self._hooked: weakref.WeakSet[MetricReader] = weakref.WeakSet()
         made = (meter.create_histogram(each.name, each.unit, each.help) for each in TABLE if each.kind == "histogram")
         self.instruments = {each.name: each for each in made if isinstance(each, Instrument)}
-        self.attach()
+        for reader in self.readers():
+            _Hook(self, reader)
+            self._hooked.add(reader)
 
     def attach(self) -> None:
-        """Hook the readers that are new. One that collects at present gets its durations already."""
+        """Hook the readers that were added. One that collects at present gets its durations already."""
         for reader in self.readers():
             if reader not in self._hooked:
-                _Hook(self, reader)
                 self._hooked.add(reader)
+                try:
+                    _Hook(self, reader)
+                except Exception:  # the figures are exported all the same
+                    _log.exception("resilient: no durations are exported to %r", reader)
 
     def readers(self) -> list[MetricReader]:
         """Return the present readers of the provider."""
