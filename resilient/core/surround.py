@@ -50,6 +50,8 @@ class ScopedSurround(Surround):
     async def around_call(self, call: Call, context: PipelineContext, rest: Awaitable[Any], *, nested: bool) -> Any:
         if not nested:
             call.requests = 0
+        if context.channel.later:
+            context.channel.catch_up()  # scopes of results that the garbage collector has found
         scope = self.enter(call, context, "nested" if nested else "call")
         try:
             result = await rest

@@ -158,6 +158,16 @@ def test_a_coroutine_that_is_closed_or_forgotten_leaves_other_contexts_alone(tra
         assert traces.open == ["other"]
     assert get_current() == before
 
+    def in_one_context() -> None:
+        left = load()
+        left.send(None)
+        with traces.tracer.start_as_current_span("other"):
+            left.close()
+            assert current() == "other"
+
+    copy_context().run(in_one_context)
+    assert get_current() == before
+
 
 # -- hedges, threads, trio ---------------------------------------------------------------------------------------------
 
@@ -380,6 +390,25 @@ async def test_a_server_that_streams_fails_or_refuses(traces: Traces) -> None:
         "server ServerMiddleware failure nothing",
         "  attempt ServerMiddleware failure nothing",
     ]
+    assert not traces.open
+
+
+async def test_a_request_whose_response_is_sent_by_another_task(traces: Traces) -> None:
+    """Frameworks run handlers in tasks of their own. The request's span is current in neither task after its end."""
+    after = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        async def handle() -> None:
+            await answering(lambda: asyncio.sleep(0, "good"))(scope, receive, send)
+            after.append(current())
+
+        await asyncio.create_task(handle())
+
+    app = ServerMiddleware(application, limit=Bulkhead(1))
+    with traces.tracer.start_as_current_span("request"):
+        assert (await ask(app)).text == "good"
+        assert current() == "request"
+    assert after == ["request"]
     assert not traces.open
 
 
