@@ -13,7 +13,8 @@ arguments are the options of `register` as JSON.
     other       register with other options; the message of the error
     threads     the names of all threads; pid: the id of the process
     fork        a child that obeys the commands that follow, until it exits; the parent waits for it
-    work N      a child of multiprocessing that makes N calls, and ends
+    work N      a child that multiprocessing forks, makes N calls, and ends
+    serve N     a child of a fork server, which registers by itself, makes N calls, and ends
     exit        end like a program (no answer); kill: by SIGKILL
 
 The environment variable IDENTIFIER takes the place of the process's id in the names of the files.
@@ -108,6 +109,11 @@ def obey(command: str, number: int = 0) -> Any:
         child.start()
         child.join()
         return child.exitcode
+    elif command == "serve":
+        child = multiprocessing.get_context("forkserver").Process(target=serve, args=[number])
+        child.start()
+        child.join()
+        return child.exitcode
     elif command == "threads":
         return [each.name for each in threading.enumerate()]
     elif command == "pid":
@@ -118,6 +124,12 @@ def obey(command: str, number: int = 0) -> Any:
     else:
         raise ValueError(command)
     return None
+
+
+def serve(number: int) -> None:
+    """Register in a process that has not, and make calls."""
+    register(**options)
+    obey("ok", number)
 
 
 def samples(registry: CollectorRegistry) -> list[list[Any]]:

@@ -220,10 +220,11 @@ def test_forked_child_has_a_thread_and_so_has_the_parent_again(start: Callable[.
     assert process("threads").count("resilient-prometheus") == 1
 
 
-def test_child_of_multiprocessing_loses_nothing(start: Callable[..., Process]) -> None:
-    """It ends without `atexit`, but its figures are written."""
+@pytest.mark.parametrize("command", ["work 6", "serve 6"])
+def test_child_of_multiprocessing_loses_nothing(start: Callable[..., Process], command: str) -> None:
+    """It ends without `atexit`, but its figures are written, whether it registers itself or was forked."""
     process = start()
-    assert process("work 6") == 0
+    assert process(command) == 0
     assert calls(process.figures()) == 6
 
 

@@ -55,7 +55,7 @@ def register(
             OpenTelemetry's API is installed and the span is sampled. A function without arguments: it returns the
             labels as a dict of strings with at most 128 characters in all, or None; it is called at the end of such
             calls, in their context, and its errors are counted and logged once. False: no exemplars. Without
-            histograms there are none.
+            histograms there are none. A call leaves one exemplar: of several registrations the latest decides.
         slow: seconds from which a call is slow, for exemplars. `math.inf`: only failed calls leave one.
         interval: seconds between two writings into the files of multiprocess mode; not used without it.
 
@@ -104,8 +104,8 @@ def register(
 def flush() -> None:
     """In multiprocess mode: write the figures of this process into its files now. Otherwise it does nothing.
 
-    For servers that run Python without threads, and before a scrape that must be up to date. It writes some thousand
-    values in a few milliseconds, and must not be called in a signal handler.
+    For servers that run Python without threads, and before a scrape that must be up to date. It takes about a
+    microsecond for each value (a histogram has 19), and must not be called in a signal handler.
     """
     multiprocess.flush()
 

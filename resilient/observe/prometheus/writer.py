@@ -43,12 +43,14 @@ class Writer:
         self._interval = interval
         self._thread: _Thread | None = None
         self._pauses = 0  # forks in progress, in any thread
-        _end_with_a_multiprocessing_child(self)
+        _end_at_exit_of_multiprocessing_children(self)
 
     def start(self) -> None:
         """Start the thread. A writer that has ended can be started again."""
         _running.add(self)
         _install()
+        _end_at_exit_of_multiprocessing(self)
+        self._pauses = 0
         self._start_thread()
 
     def end(self) -> None:
@@ -71,8 +73,8 @@ class Writer:
 
     def resume(self) -> None:
         """Start a thread again, after `pause`."""
-        self._pauses -= 1
-        if not self._pauses:
+        self._pauses = max(0, self._pauses - 1)  # 0 if it was started meanwhile
+        if not self._pauses and self._thread is None:
             self._start_thread()
 
     def renew(self) -> None:
@@ -154,8 +156,16 @@ def _in_child() -> None:
         writer.renew()
 
 
-def _end_with_a_multiprocessing_child(writer: Writer) -> None:
-    """Let each child that multiprocessing forks end the writer. Such a child ends by `os._exit`, without `atexit`."""
+def _end_at_exit_of_multiprocessing(writer: Writer) -> None:
+    """Let multiprocessing end the writer at the end of this process, if it is a child of multiprocessing. Such a child
+    may end by `os._exit`, without `atexit`."""
     from multiprocessing import util  # only this mode needs it
 
-    util.register_after_fork(writer, lambda it: util.Finalize(None, it.end, exitpriority=0))
+    util.Finalize(None, writer.end, exitpriority=0)
+
+
+def _end_at_exit_of_multiprocessing_children(writer: Writer) -> None:
+    """The same in each child that multiprocessing forks from now on: it forgets what was to be done at its end."""
+    from multiprocessing import util
+
+    util.register_after_fork(writer, _end_at_exit_of_multiprocessing)
