@@ -30,7 +30,7 @@ from opentelemetry.sdk.metrics.view import (
 )
 
 from resilient.observe.metrics import Exemplar
-from resilient.observe.opentelemetry import METER
+from resilient.observe.opentelemetry import METER, export_metrics
 from resilient.observe.opentelemetry.readers import Hooks, hooks
 from resilient.stats.durations import index_of
 from tests.observe.otel_world import DURATION, Figures, collected, points, receiver
@@ -135,6 +135,27 @@ def test_reader_that_is_added_later_gets_durations(figures: Figures, exporting: 
     figures.set("resilient.calls", (*USERS, "success"), 1)
     figures.durations({0: 1})
     assert [collected(reader)[DURATION.name].data.data_points[0].count for _ in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize("temporality", [CUMULATIVE, DELTA])
+def test_durations_count_from_the_beginning_of_the_export(
+    figures: Figures, providing: Any, temporality: AggregationTemporality
+) -> None:
+    """Those that another exporter has had recorded before, or an earlier export, are not among them."""
+    reader = InMemoryMetricReader(preferred_temporality={SdkHistogram: temporality})
+    provider = providing(reader)
+    figures.durations({0: 5}, 5.0)
+    counts = []
+    for n in (6, 8):
+        before = time.time_ns()
+        stop = export_metrics(provider)
+        after = time.time_ns()
+        figures.durations({0: n}, float(n))
+        (point,) = collected(reader)[DURATION.name].data.data_points
+        counts.append((point.count, point.sum))
+        assert before <= point.start_time_unix_nano <= after
+        stop()
+    assert counts == [(1, 1.0), (2, 2.0)]
 
 
 def test_count_that_begins_anew_starts_a_new_interval(figures: Figures, exporting: Any) -> None:

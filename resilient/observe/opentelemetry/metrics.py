@@ -81,8 +81,8 @@ def export_metrics(
             attribute `resilient.key`; the others are summed under "other". 0: no such attribute, all keys are summed.
             The SDK sums what is beyond 2,000 series of an instrument in one without attributes (cardinality limits of
             readers and views), and a circuit has a series for each state.
-        durations: "calls": durations of calls; "attempts": of calls and of attempts; None: none. Recording them is the
-            only part that costs something on the path of each call, and it ends with the export.
+        durations: "calls": durations of calls from now on; "attempts": of calls and of attempts; None: none. Recording
+            them is the only part that costs something on the path of each call, and it ends with the export.
         exemplars: whether durations of failed and slow calls carry the trace and the span that were current when they
             ended, if sampled. This is looked up on the path of these calls.
         slow: seconds from which on a successful call is slow. Default: none is.

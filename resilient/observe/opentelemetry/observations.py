@@ -40,8 +40,8 @@ class Collected(NamedTuple):
 
     Attributes:
         at: when they were read, in nanoseconds since the epoch.
-        since: when this process began to count them, in the same unit.
-        series: the durations of each series, since then.
+        since: when the export began, or the process, if that was forked later; in the same unit.
+        series: the durations since then.
     """
 
     at: int
@@ -52,7 +52,8 @@ class Collected(NamedTuple):
 class _Reading(NamedTuple):
     at: int
     made: float
-    series: dict[str, tuple[Metric, list[Series]]]  # by the name of the metric, whose labels may include "key"
+    numbers: dict[str, tuple[Metric, list[Series]]]  # by the name of the metric, whose labels may include "key"
+    durations: list[Durations]
 
 
 class Export:
@@ -81,6 +82,7 @@ class Export:
         self._reading: _Reading | None = None
         self._had_it: set[str] = set()
         self._since = time.time_ns()
+        self._base: dict[tuple[str, Labels], Histogram] = {}
         self._earlier: dict[str, dict[Labels, Histogram]] = {}
         self._observed: dict[str, dict[Labels, Any]] = {}
         self._inherited: dict[str, dict[Labels, Any]] = {}
@@ -91,11 +93,15 @@ class Export:
         self._lock = threading.RLock()
         self._reading = None
         self._since = time.time_ns()
+        self._base = {}
         self._earlier = {}
-        self._inherited, self._observed = self._observed, {}
+        self._inherited |= {name: counted for name, counted in self._observed.items() if counted}
+        self._observed = {}
 
     def record(self, attempts: bool, exemplar: Callable[[], Mapping[str, str] | None] | None, slow: float) -> None:
-        """Record durations until `end`."""
+        """Record durations until `end`. Those that others have had recorded earlier are not exported."""
+        self._base = {(each.metric.name, each.labels): each.histogram for each in self._read().durations}
+        self._since = time.time_ns()
         self._end = figures.record_durations(attempts=attempts, exemplar=exemplar, slow=slow)
 
     def end(self) -> None:
@@ -115,66 +121,63 @@ class Export:
         """
         counted: dict[Labels, Any] = {}
         inherited = self._inherited.get(name, {})
-        metric, series = self._series(name, name)
+        metric, series = self._share(name).numbers.get(name, _NOTHING)
         for labels, value in series:
-            if isinstance(value, Histogram):
-                continue
-            total = value
+            total: Any = value
             if continuous and metric.kind == "counter":
-                total = counted[labels] = value + inherited.get(labels, 0)
+                total = counted[labels] = total + inherited.get(labels, 0)
             yield Observation(total, self._attributes(metric, labels))
         self._observed[name] = counted
 
     def part(self, part: str, name: str) -> Iterator[Observation]:
         """Return the observations of a part of a histogram: its "count", its "sum", or each "quantile" of the durations
         since the previous collection."""
-        if name not in self._wanted:
-            return
         earlier = self._earlier.get(name, {})
         present: dict[Labels, Histogram] = {}
-        metric, series = self._series(f"{name}.{part}", name)
-        for labels, value in series:
-            if not isinstance(value, Histogram):
+        for each in self._share(f"{name}.{part}").durations:
+            if each.metric.name != name:
                 continue
-            attributes = self._attributes(metric, labels)
+            found = each.histogram
             if part == "quantile":
-                present[labels] = value
-                recent = difference(value, earlier[labels]) if labels in earlier else value
+                present[each.labels] = found
+                recent = difference(found, earlier[each.labels]) if each.labels in earlier else found
                 for share in QUANTILES if recent.buckets else ():
                     label = {self._attribute("quantile"): str(share)}
-                    yield Observation(quantile(recent.buckets, share), {**attributes, **label})
+                    yield Observation(quantile(recent.buckets, share), {**each.attributes, **label})
             else:
-                yield Observation(value.sum if part == "sum" else sum(value.buckets.values()), attributes)
+                yield Observation(found.sum if part == "sum" else sum(found.buckets.values()), each.attributes)
         if part == "quantile":
             self._earlier[name] = present
 
     def durations(self) -> Collected | None:
-        """Return the durations that the instruments' latest reading has, or None if they have not read."""
+        """Return the durations of the instruments' latest reading, or None if they have not read."""
         reading = self._reading
-        if reading is None:
-            return None
-        series = [
-            Durations(metric, labels, self._attributes(metric, labels), value)
-            for name, (metric, found) in reading.series.items()
-            if name in self._wanted
-            for labels, value in found
-            if isinstance(value, Histogram)
-        ]
-        return Collected(reading.at, self._since, series)
+        return None if reading is None else Collected(reading.at, self._since, reading.durations)
 
-    def _series(self, instrument: str, name: str) -> tuple[Metric, list[Series]]:
-        """Return a metric and its series. An instrument that has had the present reading begins another collection, so
-        the figures are read anew; the first instrument of a collection is the same each time, whichever it is."""
+    def _share(self, instrument: str) -> _Reading:
+        """Return the reading of the present collection. An instrument that has had it begins another collection, so the
+        figures are read anew; the first instrument of a collection is the same each time, whichever it is."""
         with self._lock:
             reading = self._reading
             if reading is None or instrument in self._had_it or time.monotonic() - reading.made > FRESH:
                 self._before_reading()
-                read = figures.read(keys=self._keys)
-                by_name = {metric.name: (metric, series) for metric, series in read.items()}
-                reading = self._reading = _Reading(time.time_ns(), time.monotonic(), by_name)
+                reading = self._reading = self._read()
                 self._had_it = set()
             self._had_it.add(instrument)
-            return reading.series.get(name, _NOTHING)
+            return reading
+
+    def _read(self) -> _Reading:
+        reading = _Reading(time.time_ns(), time.monotonic(), {}, [])
+        for metric, series in figures.read(keys=self._keys).items():
+            if metric.kind != "histogram":
+                reading.numbers[metric.name] = metric, series
+            elif metric.name in self._wanted:
+                for labels, value in series:
+                    if isinstance(value, Histogram):
+                        base = self._base.get((metric.name, labels))
+                        new = value if base is None else difference(value, base)
+                        reading.durations.append(Durations(metric, labels, self._attributes(metric, labels), new))
+        return reading
 
     def _attributes(self, metric: Metric, labels: Labels) -> dict[str, str]:
         """Return labels as attributes; a policy without keys has none for its key."""

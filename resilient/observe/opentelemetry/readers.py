@@ -27,6 +27,7 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
 )
 
+from resilient._atomic import module_lock
 from resilient.observe.metrics import TABLE, Histogram
 from resilient.observe.opentelemetry.buckets import difference
 from resilient.observe.opentelemetry.observations import Collected
@@ -37,6 +38,8 @@ __all__ = ["Hooks", "hooks"]
 _NONE = Histogram(0, 0.0, {}, {})
 
 _log = logging.getLogger("resilient")
+
+_lock = module_lock()
 
 
 def hooks(provider: object, meter: Meter, collected: Callable[[], Collected | None]) -> Hooks | None:
@@ -131,7 +134,8 @@ class _Hook:
     def _receive_more(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: Any) -> None:
         """Receive what was collected, and durations."""
         try:
-            metrics_data = self._with_durations(metrics_data)
+            with _lock:  # the thread of a reader and a flush can collect at the same time
+                metrics_data = self._with_durations(metrics_data)
         except Exception:  # the application's own metrics are exported all the same
             if not self._failed:
                 self._failed = True
