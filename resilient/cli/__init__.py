@@ -1,4 +1,4 @@
-"""The `resilient` command: `explain`, `simulate`, `demo` and `dashboards`.
+"""The `resilient` command: `explain`, `simulate`, `demo`, `watch` and `dashboards`.
 
 The command line:
 
@@ -19,6 +19,7 @@ The commands:
     simulation_report   its results for people
     demo                `resilient demo`: its options
     dashboards          `resilient dashboards`: its options and its run
+    watch/              `resilient watch`
 """
 
 from resilient.cli.command import main

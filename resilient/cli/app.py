@@ -11,6 +11,7 @@ from resilient.cli.demo import demo
 from resilient.cli.explain import explain
 from resilient.cli.extras import EXTRAS, SUMMARY, version_line
 from resilient.cli.simulate import simulate
+from resilient.cli.watch.command import watch
 
 __all__ = ["app"]
 
@@ -40,5 +41,5 @@ def _common(
     """Define the options that stand before the name of a command, as `--version`."""
 
 
-for command in (dashboards, demo, explain, simulate):
+for command in (dashboards, demo, explain, simulate, watch):
     app.command()(command)

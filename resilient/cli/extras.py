@@ -22,7 +22,7 @@ __all__ = [
     "without_typer",
 ]
 
-EXTRAS = "dashboards, explain and simulate need the extra cli, simulate --plot the extra lab, demo the extra demo."
+EXTRAS = "All commands need the extra cli; simulate --plot needs the extra lab, demo and watch --demo the extra demo."
 SUMMARY = "Resilience for calls: retry, circuit breaker, bulkhead, timeout."
 
 
@@ -44,6 +44,7 @@ COMMANDS = {
     "demo": Command("Call failing servers with a plain client and with a guarded one, side by side.", "demo"),
     "explain": Command("Show the worst case of a pipeline, without running it.", "cli"),
     "simulate": Command("Try pipelines in a scripted outage, in virtual time: minutes of failure in seconds.", "cli"),
+    "watch": Command("Watch the pipelines of a running process: circuits, rates, latencies, limits, events.", "cli"),
 }
 
 

@@ -33,11 +33,13 @@ PATIENCE, LINE_SECONDS = 2.0, 10.0
 """Seconds before a progress bar appears; and between two progress lines if there is no terminal."""
 
 
-def console_on(stream: TextIO) -> Console:
-    """A console that shows text as it is, without markup."""
+def console_on(stream: TextIO, *, resizable: bool = False) -> Console:
+    """A console that shows text as it is, without markup. `resizable`: it follows the width of its terminal."""
     given = os.environ.get("COLUMNS", "")
     columns = int(given) if given.isdecimal() and len(given) < 6 else 0
     if not columns:
+        if resizable and stream.isatty():
+            return Console(file=stream, markup=False, emoji=False, highlight=False)
         columns = Console(file=stream, _environ={}).width if stream.isatty() else ELSEWHERE
     return Console(file=stream, width=max(columns, NARROWEST), markup=False, emoji=False, highlight=False)
 

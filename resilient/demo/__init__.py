@@ -27,6 +27,7 @@ What runs:
     service       the two clients
     load          the arrivals of calls, and their records
     experiment    one run of all this
+    background    the guarded side alone, without end and with a live page, for `resilient watch --demo`
 
 Its results:
 
