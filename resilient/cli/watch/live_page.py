@@ -65,7 +65,10 @@ class _States:
         elif kind == "state" and isinstance(data, dict):
             self._state = data
         elif kind == "change" and isinstance(data, dict) and self._state is not None:
-            self._state = apply(self._state, data)
+            try:
+                self._state = apply(self._state, data)
+            except RecursionError:
+                raise SourceError("a state that is nested too deeply", final=True) from None
         if self._state is None:
             return None
         found = reading_of(self._state)
@@ -110,7 +113,7 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        raise SourceError("a message that is no JSON", final=True) from None
+        raise SourceError("a message that is no JSON of reasonable depth", final=True) from None
 
 
 def reading_of(state: Mapping[str, Any]) -> Reading:

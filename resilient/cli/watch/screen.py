@@ -40,11 +40,11 @@ NAMES = 28
 def screen(board: Board, console: Console, *, height: int | None = None) -> Text:
     """Return the board as lines that fit the width of the console, and `height` lines; None: as many as there are."""
     width, plain = console.width, not (console.encoding or "").lower().startswith("utf")
-    lines = [_title(board, width), *_problem(board, width)]
+    lines = [_title(board), *_problem(board)]
     reading = board.reading
     if reading is None:
         lines.append(Text("waiting for the first answer ..." if board.failure is None else "", style="dim"))
-        return _joined(lines[:height])
+        return _joined(lines[:height], width)
     if not reading.pipelines:
         lines.append(Text("no pipeline with a name has been made yet"))
     else:
@@ -53,8 +53,8 @@ def screen(board: Board, console: Console, *, height: int | None = None) -> Text
     left = MOST_EVENTS if height is None else height - len(lines) - 1
     if board.events and left > 0:
         lines.append(Text("events", style="bold"))
-        lines += [_fit(_event(each), width) for each in board.events[-left:]]
-    return _joined(lines[:height])
+        lines += map(_event, board.events[-left:])
+    return _joined(lines[:height], width)
 
 
 def pipeline_line(name: str, state: PipelineState, at: float) -> str:
@@ -75,18 +75,18 @@ def event_line(line: Line) -> str:
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _title(board: Board, width: int) -> Text:
+def _title(board: Board) -> Text:
     reading = board.reading
     said = [board.source]
     if reading is not None:
         said += [*([] if reading.pid is None else [f"pid {reading.pid}"]), _clock(reading.at)]
-    return _fit(Text.assemble(("resilient watch", "bold"), "  ", "  ".join(said)), width)
+    return Text.assemble(("resilient watch", "bold"), "  ", "  ".join(said))
 
 
-def _problem(board: Board, width: int) -> Iterable[Text]:
+def _problem(board: Board) -> Iterable[Text]:
     if board.failure is not None:
         since = f"no answer since {_clock(board.failing_since)}"
-        yield _fit(Text(f"{since}, trying again: {board.failure}", style="bold red"), width)
+        yield Text(f"{since}, trying again: {board.failure}", style="bold red")
 
 
 def _table(
@@ -119,8 +119,9 @@ def _table(
             trouble = "bold red" if title == "bad" and (state.bad or 0) >= 0.1 else ""
             cells.append((figures[title], size, style or trouble))
         yield _row((_padded(name, first), style or "bold"), cells, bars)
-        details = "  " + (", " if plain else " · ").join(_details(state))
-        yield _fit(Text(details, style="red" if state.error else "dim"), width)
+        details = (", " if plain else " · ").join(_details(state))
+        if details:
+            yield Text(f"  {details}", style="red" if state.error else "dim")
     if hidden:
         yield Text(f"and {hidden} more", style="dim")
 
@@ -228,10 +229,7 @@ def _padded(text: str, width: int, *, right: bool = False) -> str:
     return set_cell_size(text, max(0, width - 1)) + "~" * (width > 0)
 
 
-def _fit(text: Text, width: int) -> Text:
-    text.truncate(width, overflow="crop")
-    return text
-
-
-def _joined(lines: Sequence[Text]) -> Text:
+def _joined(lines: Sequence[Text], width: int) -> Text:
+    for line in lines:
+        line.truncate(width, overflow="crop")
     return Text("\n").join(lines)
