@@ -15,10 +15,14 @@ class Output:
 
     A command that has printed half of its table to `head -1` still writes its files, and exits with its verdict.
     Characters that the encoding of the stream lacks are shown as question marks.
+
+    Attributes:
+        reader_left: whether output is discarded. A command without an end stops then.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.reader_left = False
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 
@@ -33,6 +37,7 @@ class Output:
 
     def discard(self) -> None:
         """Discard all further output, including what is buffered."""
+        self.reader_left = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

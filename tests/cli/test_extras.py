@@ -22,6 +22,8 @@ LINES = [
     "demo --help",
     "explain app:users",
     "simulate list",
+    "watch a",
+    "watch --demo",
     "demo",
     "other",
 ]
@@ -74,7 +76,7 @@ def test_help_needs_no_extra(results: Results) -> None:
     code, out, err = results["--help"]
     assert (code, err) == (0, "")
     assert "demo" in out
-    assert out.count('pip install "resilient-middleware[cli]"') == 3
+    assert out.count('pip install "resilient-middleware[cli]"') == 4
     assert out.count('pip install "resilient-middleware[demo]"') == 1
 
 
@@ -95,7 +97,15 @@ def test_help_of_a_command_names_its_extra(results: Results, line: str, extra: s
 
 
 @pytest.mark.parametrize(
-    ("line", "extra"), [("explain app:users", "cli"), ("simulate list", "cli"), ("demo", "demo"), ("other", "cli")]
+    ("line", "extra"),
+    [
+        ("explain app:users", "cli"),
+        ("simulate list", "cli"),
+        ("watch a", "cli"),
+        ("watch --demo", "cli"),
+        ("demo", "demo"),
+        ("other", "cli"),
+    ],
 )
 def test_command_without_its_extra_exits_with_2(results: Results, line: str, extra: str) -> None:
     """One line on standard error names the extra."""

@@ -28,7 +28,8 @@ PATIENCE = 3.0
 
 
 async def watch(address: Address, console: Console, *, seconds: float | None, json_file: TextIO | None) -> bool:
-    """Watch an address until the time is over, or the task is cancelled. Returns whether there was a reading.
+    """Watch an address until the time is over, the task is cancelled, or the reader of the output has left (`| head`).
+    Returns whether there was a reading.
 
     Args:
         seconds: the time; None: without end.
@@ -47,6 +48,8 @@ async def watch(address: Address, console: Console, *, seconds: float | None, js
                     board.take(news)
                     _write(json_file, news)
                     display.show(news)
+                    if _has_no_reader(console.file) or _has_no_reader(json_file):
+                        break
     except TimeoutError:
         pass
     return board.reading is not None
@@ -81,6 +84,10 @@ def _write(json_file: TextIO | None, news: Reading | SourceError) -> None:
         return
     json_file.write(json.dumps(data) + "\n")
     json_file.flush()
+
+
+def _has_no_reader(stream: object) -> bool:
+    return getattr(stream, "reader_left", False) is True
 
 
 def _is_interactive(console: Console) -> bool:
