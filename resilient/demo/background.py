@@ -14,8 +14,10 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 
@@ -46,10 +48,10 @@ class Background:
         self._seed = seed
         self._rate = rate
         self._url: Future[str] = Future()
-        self._loop = asyncio.new_event_loop()
-        self._main: asyncio.Task[None] | None = None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="resilient-demo")
+        self._stopping = False
+        self._run: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        # A daemon, so that a Ctrl-C at any moment can end the program. The server processes end with it.
+        self._thread = threading.Thread(target=self._run_loop, name="resilient-demo", daemon=True)
 
     def url(self) -> str:
         """Wait until the demo runs, and return the address of its live page. Raises `NotReady` if a server process does
@@ -63,30 +65,31 @@ class Background:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop)
+        self._stopping = True
+        if self._run is not None:
+            loop, task = self._run
+            with suppress(RuntimeError):  # it is closed already
+                loop.call_soon_threadsafe(task.cancel)
         self._thread.join()
-        self._loop.close()
 
-    def _stop(self) -> None:
-        self._stopped = True
-        if self._main is not None:
-            self._main.cancel()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._main = self._loop.create_task(self._serve())
+    def _run_loop(self) -> None:
         try:
-            self._loop.run_until_complete(self._main)
+            asyncio.run(self._main())
         except asyncio.CancelledError:
             pass
         except BaseException as error:
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
             if self._url.done():
                 raise
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             self._url.set_exception(error)
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+
+    async def _main(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._run = (asyncio.get_running_loop(), task)
+        if not self._stopping:
+            await self._serve()
 
     async def _serve(self) -> None:
         load = Load("resilient")
