@@ -10,6 +10,7 @@ contenders  the measured subjects: patterns built with this library, its peers a
 cost        benchmarks of the cost of a guarded call: time, memory, imports
 effect      benchmarks of the effect of policies: fewer failures, shorter tails, recovery
 __main__    the command `python -m benchmarks`: runs one benchmark, prints its table, writes its JSON and its plot
+dashboards  the command `python -m benchmarks.dashboards`: the picture of a dashboard, with the metrics of a real run
 publish     the command `python -m benchmarks.publish`: writes the tables and plots of README.md and docs/performance.md
 
 Imports go down only: `publish` and the command import `cost` and `effect`, these import `contenders`, and all import

@@ -52,11 +52,11 @@ class Scope:
         return found
 
     def annotations(self) -> list[dict[str, Any]]:
-        """Marks where circuits have opened, and where alerts fire."""
-        opened = self.query.increase("resilient.circuit.transitions", 'state="open"')
+        """Marks for as long as circuits are not closed, and alerts fire."""
+        opened = self.query.series("resilient.circuit.state", 'state=~"open|half-open"')
         firing = 'ALERTS{alertname=~"Resilient.+",alertstate="firing",pipeline=~"$pipeline"}'
         return [
-            annotation("Circuit opened", f"{self.query.total(opened, 'pipeline', 'policy')} > 0", RED),
+            annotation("Circuit open", f"{self.query.total(opened, 'pipeline', 'policy')} > 0", RED),
             annotation("Alert fires", f"max by (alertname, pipeline, policy) ({firing})", "#E69F00"),
         ]
 
