@@ -121,7 +121,8 @@ def _lines(axes: Any, panel: Mapping[str, Any], series: Sequence[Series], run: R
         if stacked:
             top = [b + (0.0 if math.isnan(v) else v) for b, v in zip(base, values, strict=True)]
             axes.fill_between(range(seconds), base, top, color=color, alpha=0.6, linewidth=0)
-            axes.plot(top, color=color, linewidth=0.8)
+            edge = [t if v > 0 else math.nan for t, v in zip(top, values, strict=True)]
+            axes.plot(edge, color=color, linewidth=0.8)
             base = top
         else:
             style = (0, (5, 3)) if dashed and re.search(dashed, name) else "-"

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import httpx
 import prometheus_client
-from resilient.observe.prometheus import register
 
 from benchmarks.dashboards.server import SERVERS
 from benchmarks.harness.prometheus import Prometheus
@@ -23,6 +22,7 @@ from resilient import Budget, Bulkhead, CircuitBreaker, Hedge, Pipeline, Retry, 
 from resilient.demo.load import Load, arrivals
 from resilient.demo.service import InTurn, get_item
 from resilient.http.httpx import AsyncTransport
+from resilient.observe.prometheus import register
 
 __all__ = ["Run", "legend", "resolved", "run"]
 

@@ -15,10 +15,10 @@ import threading
 
 import httpx
 import prometheus_client
-from resilient.observe.prometheus import register
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
 from resilient.core.budget import Budget
+from resilient.observe.prometheus import register
 
 RATE = 20.0
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from resilient.observe.prometheus import register
 
 from resilient import (
     AdaptiveLimit,
@@ -31,6 +30,7 @@ from resilient import (
 from resilient.faults import Errors
 from resilient.limiters import Window
 from resilient.observe.dashboards import DashboardOptions, dashboard_files, rule_groups
+from resilient.observe.prometheus import register
 from tests.observe.promql import EXPORTED, metrics_in, queries
 
 
