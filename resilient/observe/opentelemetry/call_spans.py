@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from itertools import count
 from typing import Any, Protocol
 
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Link, Span, SpanContext, StatusCode
 
+from resilient._atomic import module_lock
 from resilient.core.call import Call, Fork
 from resilient.core.context import PipelineContext
 from resilient.core.emit import status_of
@@ -28,6 +28,8 @@ __all__ = ["AttemptSpan", "CallSpan", "Owner", "Work", "timed_out"]
 _ENDING, _VERDICT, _REQUESTS = (attribute(label) for label in ("ending", "verdict", "requests"))
 _REASON, _CAUSE, _COPY = (attribute(label) for label in ("reason", "cause", "copy"))
 _STATUS = "http.response.status_code"
+
+_lock = module_lock()
 
 _cut: ContextVar[AttemptSpan | None] = ContextVar("resilient_cut_attempt", default=None)
 """The attempt that was cancelled in this task or thread, if it is not known yet whether a Timeout did it."""
@@ -62,7 +64,7 @@ class Work:
         retried: the `error.type` for which a Retry has begun the latest further attempt; "" for a result.
     """
 
-    __slots__ = ("_held", "_is_over", "_lock", "copies", "ended", "hedges", "latest", "number", "ordinals", "retried")
+    __slots__ = ("_held", "_is_over", "copies", "ended", "hedges", "latest", "number", "ordinals", "retried")
 
     def __init__(self) -> None:
         self.ordinals = count(1)
@@ -70,7 +72,6 @@ class Work:
         self.copies: list[SpanContext] = []
         self.hedges: dict[int, str] = {}
         self.ended: dict[Call, tuple[int, str]] = {}
-        self._lock = threading.Lock()
         self._held: list[AttemptSpan] = []
         self._is_over = False
         self.latest = (0, "")
@@ -78,14 +79,14 @@ class Work:
 
     def hold(self, attempt: AttemptSpan) -> bool:
         """Keep an attempt that was cancelled: the event of a Timeout may follow. Returns False if the call is over."""
-        with self._lock:
+        with _lock:
             if not self._is_over:
                 self._held.append(attempt)
             return not self._is_over
 
     def let_go(self, attempt: AttemptSpan) -> bool:
         """Keep an attempt no longer: its outcome is known. Returns False if it was known before."""
-        with self._lock:
+        with _lock:
             if attempt not in self._held:
                 return False
             self._held.remove(attempt)
@@ -93,7 +94,7 @@ class Work:
 
     def leave(self) -> None:
         """The call is over: no Timeout has ended the attempts that are still kept."""
-        with self._lock:
+        with _lock:
             self._is_over = True
             held, self._held = self._held, []
         for attempt in held:
@@ -157,18 +158,17 @@ class _Scoped:
         if token is None:
             return
         try:
-            current = get_current()
-            if current is not mine and (self.is_held or type(error) is GeneratorExit):
+            if (self.is_held or type(error) is GeneratorExit) and get_current() is not mine:
                 return
-            if not hasattr(token, "var"):
+            if type(token) is not Token:  # of a runtime context that is not OpenTelemetry's own
                 detach(token)
                 return
             try:
                 token.var.reset(token)
             except ValueError:  # in a copy of that context, as another task has
-                if current is mine:
+                if get_current() is mine:
                     before = token.old_value
-                    attach(Context() if before is token.MISSING else before)
+                    attach(Context() if before is Token.MISSING else before)
         except Exception:
             self.owner.failed()
 
@@ -185,7 +185,9 @@ class _Scoped:
         span = self.span
         try:
             if span.is_recording():
-                span.set_attributes({_ENDING: ending, _VERDICT: verdict, **fields})
+                fields[_ENDING] = ending
+                fields[_VERDICT] = verdict
+                span.set_attributes(fields)
                 if error is not None and ending != "cancelled" and (failed or self.owner.messages):
                     if self.owner.messages:
                         span.record_exception(error)
@@ -305,7 +307,7 @@ class AttemptSpan(_Scoped):
                 _cut.set(self)
                 return
         fields = _fields(ending, error, result, is_http=self._is_http)
-        if call is not None and ending != "cancelled":
+        if call is not None and ending not in {"cancelled", "success"}:
             self._work.attempt_ended(call, self._number, fields.get(ERROR_TYPE, "result"))
         self.finish(ending, verdict, error, verdict == "failure", fields)
 
