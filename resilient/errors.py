@@ -97,10 +97,12 @@ class ResilientError(Exception):
         return f"{self.pipeline}: {message}" if self.pipeline else message
 
 
-def reason_of(error: ResilientError) -> str:
-    """Return the text of an error without the name of its pipeline, for texts that have that already."""
+def reason_of(error: ResilientError) -> Reason:
+    """Return the text of an error without the name of its pipeline, for texts that have that already; with its code
+    (`code_of`)."""
+    code = code_of(error)
     _format_message(error)
-    return Exception.__str__(error)
+    return Reason(Exception.__str__(error), code)
 
 
 def place_of(error: ResilientError) -> str:

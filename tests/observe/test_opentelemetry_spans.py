@@ -212,7 +212,10 @@ async def test_a_refused_call_has_no_attempt() -> None:
             await users.call(returns(1))
         assert traces.lines(*SHOWN) == ["users get_user ERROR rejected nothing resilient.errors.CircuitOpen 0"]
         (refusal,) = [event for event in traces.spans[0].events if event.name == "resilient.rejection"]
-        assert (refusal.attributes or {})["resilient.policy.name"] == "circuit"
+        assert dict(refusal.attributes or {}) == {
+            "resilient.policy.name": "circuit",
+            "resilient.reason": "isolated",
+        }
 
 
 async def test_a_circuit_that_the_call_opens_is_an_event_of_its_span() -> None:
