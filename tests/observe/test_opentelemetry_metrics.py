@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 from resilient.observe import metrics
 from resilient.observe.metrics import TABLE, prometheus_name
-from resilient.observe.opentelemetry import attribute, export_metrics
+from resilient.observe.opentelemetry import attribute, export_metrics, observations
 from tests.observe.otel_world import ATTEMPT, CALLS, DURATION, Figures, collected
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +132,21 @@ def test_collection_that_another_instrument_begins_reads_once(figures: Figures, 
     for count in (1, 2):
         assert set(collected(reader)) == {"resilient.calls.in_flight"}
         assert figures.reads == count
+
+
+def test_reading_is_shared_for_a_short_time_only(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instrument that is asked much later than the others does not get what these have read."""
+    now = 100.0
+    monkeypatch.setattr(observations.time, "monotonic", lambda: now)
+    export = observations.Export(0, (), str, lambda: None)
+    figures.set("resilient.retries", ("users", "Retry"), 1)
+    assert [each.value for each in export.numbers("resilient.retries", continuous=False)] == [1]
+    figures.set("resilient.timeouts", ("users", "Timeout"), 2)
+    assert list(export.numbers("resilient.timeouts", continuous=False)) == []
+    now += 2
+    figures.set("resilient.fallbacks", ("users", "Fallback"), 3)
+    assert [each.value for each in export.numbers("resilient.fallbacks", continuous=False)] == [3]
+    assert figures.reads == 2
 
 
 def test_each_reader_reads_anew(figures: Figures, exporting: Any) -> None:

@@ -125,12 +125,16 @@ def test_readers_do_not_take_durations_from_each_other(figures: Figures, exporti
     assert counts == [1, 1, 1, 3, 3]
 
 
+adding = pytest.mark.skipif(
+    not hasattr(MeterProvider, "add_metric_reader"), reason="with this SDK, no reader can be added to a provider"
+)
+
+
+@adding
 def test_reader_that_is_added_later_gets_durations(figures: Figures, exporting: Any) -> None:
     """Also in its first collection."""
     reader = InMemoryMetricReader()
     provider = exporting()
-    if not hasattr(provider, "add_metric_reader"):
-        return  # an older SDK has all readers from the beginning
     provider.add_metric_reader(reader)
     figures.set("resilient.calls", (*USERS, "success"), 1)
     figures.durations({0: 1})
@@ -234,6 +238,21 @@ def test_unknown_sdk_is_done_without(
     monkeypatch.delattr(reader, "_instrument_class_temporality")
     assert hooks(provider, provider.get_meter(METER), lambda: None) is None
     assert "this version of opentelemetry-sdk is not known" in caplog.text
+
+
+@adding
+def test_unknown_reader_that_is_added_later_gets_the_other_figures(
+    figures: Figures, exporting: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What goes wrong is logged once."""
+    provider = exporting()
+    monkeypatch.setattr("resilient.observe.opentelemetry.readers.streams", None)
+    reader = InMemoryMetricReader()
+    provider.add_metric_reader(reader)
+    figures.set("resilient.calls", (*USERS, "success"), 1)
+    figures.durations({0: 1})
+    assert [set(collected(reader)) for _ in range(2)] == [{"resilient.calls"}] * 2
+    assert [each.getMessage()[:46] for each in caplog.records] == ["resilient: no durations are exported to <opent"]
 
 
 def test_hooks_do_not_keep_readers_alive(figures: Figures) -> None:
