@@ -5,7 +5,8 @@ arguments are the options of `register` as JSON.
 
     ok N        N calls of the pipeline "users" that succeed; fail N: that fail
     hold        one call that stays in flight; open: opens the circuit
-    flush       write the files
+    tenants N   one call for each of N tenants, of which three are kept, and a writing after each
+    flush       write the files; broken: while the counters of calls cannot be written
     scrape      what MultiProcessCollector shows: a list of [name, labels, value]
     own         what the registry in which the figures are registered shows
     again       end the registration, and register once more
@@ -29,13 +30,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from resilient import CircuitBreaker, Pipeline
+from resilient import CircuitBreaker, Keyed, Pipeline
 from resilient.observe.prometheus import flush, register
 
 if "IDENTIFIER" in os.environ:
@@ -66,6 +68,27 @@ def hold(started: threading.Event) -> None:
     threading.Event().wait()
 
 
+@Pipeline(Keyed(CircuitBreaker, key=lambda tenant: tenant, max_keys=3, name="tenants"), name="keyed")
+def serve_tenant(tenant: str) -> int:
+    """Succeed."""
+    return 7
+
+
+@contextmanager
+def broken_counters() -> Iterator[None]:
+    """Let the client fail to write a counter of calls."""
+    write = values.ValueClass.set
+
+    def fail(self: Any, value: float, timestamp: float | None = None) -> None:
+        if self._params[1] == "resilient_calls":
+            raise OSError("no space left on device")
+        write(self, value, timestamp)
+
+    values.ValueClass.set = fail
+    yield
+    values.ValueClass.set = write
+
+
 def obey(command: str, number: int = 0) -> Any:
     """Do what a command says, and return what it answers."""
     if command == "ok":
@@ -83,8 +106,15 @@ def obey(command: str, number: int = 0) -> Any:
         started.wait()
     elif command == "open":
         breaker.open()
+    elif command == "tenants":
+        for tenant in range(number):
+            serve_tenant(f"tenant {tenant}")
+            flush()
     elif command == "flush":
         flush()
+    elif command == "broken":
+        with broken_counters():
+            flush()
     elif command == "scrape":
         registry = CollectorRegistry()
         MultiProcessCollector(registry)

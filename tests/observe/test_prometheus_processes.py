@@ -239,6 +239,37 @@ def test_users_own_metrics_in_the_same_files_are_whole(start: Callable[..., Proc
     assert figures["resilient_calls_in_flight", (("pipeline", "users"),)] == 1
 
 
+def test_keys_that_come_and_go_stay_within_a_limit(start: Callable[..., Process]) -> None:
+    """A key cannot be taken out of a file: after ten times as many as have series at once, they count as "other"."""
+    process = start(keys=2)
+    process("tenants 100")
+    figures = process.figures()
+    keys = {dict(at)["key"] for name, at in figures if name == "resilient_circuit_state" and "key" in dict(at)}
+    assert len(keys) == 2 * 10 + 1
+    assert "other" in keys
+    assert counted(figures, "resilient_circuit_state", pipeline="keyed") == 3
+    assert counted(figures, "resilient_keys", pipeline="keyed") == 3
+    assert calls(figures) == 0
+    assert counted(figures, "resilient_calls_total", pipeline="keyed") == 100
+
+
+def test_figures_that_cannot_be_written_are_counted_and_written_later(start: Callable[..., Process]) -> None:
+    """The others are written, and no call fails."""
+    process = start()
+    process("ok 1")
+    process("flush")
+    process("ok 2")
+    process("hold")
+    process("broken")
+    figures = process.figures()
+    assert calls(figures) == 1
+    assert figures["resilient_calls_in_flight", (("pipeline", "users"),)] == 1
+    process("flush")
+    figures = process.figures()
+    assert calls(figures) == 3
+    assert counted(figures, "resilient_scrape_errors_total") == 1
+
+
 def test_rate_of_nothing_is_no_number(start: Callable[..., Process]) -> None:
     """What cannot be summed has no value once its process has ended in order."""
     one, other = start(), start()

@@ -18,9 +18,9 @@ of `buckets=` is moved up to the next bound of it, by 2.2% at most (0.3 becomes 
 current OpenTelemetry span, if it is sampled. They appear in the OpenMetrics format only. Prometheus stores them if it
 runs with `--enable-feature=exemplar-storage`.
 
-**Several processes** (gunicorn). If PROMETHEUS_MULTIPROC_DIR is set, `register`, called in each process or once before
-they are forked, also writes the figures of the process into files of the client, which `MultiProcessCollector` of any
-process sums up. A thread writes them every `interval` seconds, so figures in a scrape are up to `interval` seconds
+**Several processes** (gunicorn). If PROMETHEUS_MULTIPROC_DIR is set, `register` also writes the figures of the process
+into files of the client, which `MultiProcessCollector` of any process sums up. Call it in each process (in gunicorn's
+`post_fork`), or once before they are forked; then the parent is one of the processes, too. A thread writes them every `interval` seconds, so figures in a scrape are up to `interval` seconds
 old; `flush()` writes them at once. They are written for the last time when the interpreter or a child of
 `multiprocessing` ends. A process that is killed loses what it counted since the last writing. For the sums:
 
