@@ -20,9 +20,10 @@ runs with `--enable-feature=exemplar-storage`.
 
 **Several processes** (gunicorn). If PROMETHEUS_MULTIPROC_DIR is set, `register` also writes the figures of the process
 into files of the client, which `MultiProcessCollector` of any process sums up. Call it in each process (in gunicorn's
-`post_fork`), or once before they are forked; then the parent is one of the processes, too. A thread writes them every `interval` seconds, so figures in a scrape are up to `interval` seconds
-old; `flush()` writes them at once. They are written for the last time when the interpreter or a child of
-`multiprocessing` ends. A process that is killed loses what it counted since the last writing. For the sums:
+`post_fork`), or once before they are forked; then the parent is one of the processes, too. A thread writes them every
+`interval` seconds, so figures in a scrape are up to `interval` seconds old; `flush()` writes them at once. They are
+written for the last time when the interpreter or a child of `multiprocessing` ends. A process that is killed loses what
+it counted since the last writing. For the sums:
 
 - Counters and histograms of a process that has ended stay in them.
 - Gauges that count something (calls in flight, permits, open circuits) are summed over the processes that live. Rates,
