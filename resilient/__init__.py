@@ -13,6 +13,7 @@
                    priority, current_priority                   who goes first when there is not room for all
                    current_call, CurrentCall                    which attempt this is, of which call
     errors         Rejected, CircuitOpen, BulkheadFull, RateLimited, PipelineClosed, TimedOut, ...
+                   why                                          the reason of an error, as a timeline
     observation    events, resilient.observe.logging            what happened, for logs and metrics
                    resilient.observe.trace                      real calls on record
     time           resilient.runtime.virtual                    try it all in virtual time
@@ -42,6 +43,7 @@ from resilient.errors import (
     TimedOut,
     VirtualTimeError,
 )
+from resilient.observe.why import why
 from resilient.pipeline import Pipeline, switch
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
@@ -100,4 +102,5 @@ __all__ = [
     "standard",
     "standard_hedged",
     "switch",
+    "why",
 ]

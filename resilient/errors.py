@@ -21,7 +21,7 @@ handler needs: the names of pipeline and policy, the key of the call, and where 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
 import pybreaker
 
@@ -96,6 +96,19 @@ class ResilientError(Exception):
         message = super().__str__()
         return f"{self.pipeline}: {message}" if self.pipeline else message
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        reduced: Any = super().__reduce__()
+        found = None if explain is None else explain(self)
+        if found is None:
+            return reduced  # type: ignore[no-any-return]
+        state = {name: value for name, value in vars(self).items() if name != "_recorded"}
+        return (*reduced[:2], {**state, "_why": found})
+
+
+explain: Callable[[ResilientError], dict[str, Any] | None] | None = None
+"""Returns the data of `resilient.why(error)`, which an error takes with it when it is pickled or copied; None for an
+error that no guarded call has raised. Set by `resilient.observe.why`."""
+
 
 def reason_of(error: ResilientError) -> Reason:
     """Return the text of an error without the name of its pipeline, for texts that have that already; with its code
@@ -116,7 +129,12 @@ class Rejected(ResilientError):
 
     Attributes:
         retry_after: seconds until a retry can make sense, or None when unknown.
+        code: the reason as one of few words, as in the metric `resilient.rejections`: "open", "half-open", "isolated",
+            "full", "queue-timeout", "evicted", "no-token", "no-room", "closed", "abandoned", or "refused" for any
+            other.
     """
+
+    _code = "refused"
 
     def __init__(
         self,
@@ -141,6 +159,10 @@ class Rejected(ResilientError):
         @args.setter
         def args(self, args):
             _args.__set__(self, args)
+
+    @property
+    def code(self) -> str:
+        return code_of(self)
 
     def __repr__(self) -> str:
         _format_message(self)
@@ -170,7 +192,7 @@ def refusal(kind: type[R], message: tuple[Any, ...], policy: str, retry_after: f
     return error
 
 
-def _format_message(error: ResilientError) -> None:
+def _format_message(error: Any) -> None:
     """Format the message of a refusal, if it has not been read before."""
     args = _args.__get__(error)
     message = args[0] if args else None
@@ -178,6 +200,7 @@ def _format_message(error: ResilientError) -> None:
         template, name, *values = message
         name = f"{error.policy} for {error.key}" if error.key else name
         _args.__set__(error, (template.format(name, *values), *args[1:]))
+        error._code = template.code
 
 
 def add_key(error: Rejected, policy: str, key: str) -> None:
@@ -190,18 +213,37 @@ def add_key(error: Rejected, policy: str, key: str) -> None:
         error.key = key
 
 
-def code_of(error: ResilientError) -> str:
-    """Return the code of the reason for which a call was refused, before the error's text is read; "refused" for an
-    error without one."""
+def code_of(error: Rejected) -> str:
+    """Return the code of the reason for which a call was refused; "refused" for an error without one."""
     args = _args.__get__(error)
     message = args[0] if args else None
     if type(message) is tuple and message and type(message[0]) is Template:
         return message[0].code
-    return message.code if type(message) is Reason else "refused"
+    return message.code if type(message) is Reason else error._code
+
+
+class Opening(NamedTuple):
+    """The latest opening of a circuit.
+
+    Attributes:
+        reason: "7 of 10 calls failed", "a probe failed", "by hand", ...
+        at: when it opened, in seconds on the clock of its pipeline.
+        seconds: for how long; infinite for an isolated circuit.
+    """
+
+    reason: str
+    at: float
+    seconds: float
 
 
 class CircuitOpen(Rejected, pybreaker.CircuitBreakerError):
-    """The circuit is open, isolated, or half-open with all probes in use."""
+    """The circuit is open, isolated, or half-open with all probes in use.
+
+    Attributes:
+        opening: the reason and the time of the circuit's latest opening; None in an error that no circuit has made.
+    """
+
+    opening: Opening | None = None
 
 
 class BulkheadFull(Rejected):

@@ -56,6 +56,7 @@ PUBLIC = [
     "standard",
     "standard_hedged",
     "switch",
+    "why",
 ]
 
 HTTP = [

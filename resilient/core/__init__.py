@@ -30,6 +30,7 @@ What calls carry:
     priority           which calls go first when there is not room for all
     headers            the headers that carry deadline, priority and attempt to a server
     budget             the tokens that pay for further requests
+    history            what a call did that has not succeeded at once
     background         calls that run in the background of their caller
     emit               the events of attempts and calls
     endings            counts of calls and attempts by how they ended

@@ -37,6 +37,8 @@ class Call:
             forks, because only these are read from outside.
         requests: how often the function was called, hedges included. Counted only while there are listeners.
         identity: the id of the call, made when it is first read.
+        elapsed: seconds that the dependency took in the latest attempt that failed, if gates have measured it.
+        history: of a call of which something has failed (`resilient.core.history`). Forks have none of their own.
         substituted_at: the attempt for which a policy answered in the dependency's place (`Facts.substitutes`).
     """
 
@@ -44,8 +46,10 @@ class Call:
         "args",
         "attempt",
         "deadline",
+        "elapsed",
         "error",
         "fn",
+        "history",
         "identity",
         "kwargs",
         "queued_at",
@@ -64,6 +68,8 @@ class Call:
     deadline: float | None
     waited: float
     error: Exception | None
+    elapsed: float
+    history: Any
     queued_at: float | None
     identity: str
     requests: int

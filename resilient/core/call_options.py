@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-from resilient.core.call import Call
+from resilient.core.call import Call, name_of
 
 __all__ = ["NO_OPTIONS", "CallOptions"]
 
@@ -36,6 +36,10 @@ class CallOptions:
     def is_repeated(self, call: Call) -> bool:
         """Whether the caller repeats this call, so that its pipeline must not."""
         return False
+
+    def words(self, call: Call) -> str:
+        """A few words for a call, in reports for people: the name of its function."""
+        return name_of(call.fn)
 
     def attempts(self, call: Call) -> int | None:
         """The most attempts of this call, instead of those of the Retry; None: those of the Retry."""

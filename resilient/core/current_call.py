@@ -18,7 +18,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Protocol
 
 from resilient._atomic import in_forked_child, module_lock
@@ -34,6 +34,7 @@ __all__ = [
     "current_call",
     "enclosing",
     "frames_of",
+    "guarded_frames",
     "is_guarded",
     "register_background",
     "register_guard",
@@ -188,6 +189,31 @@ def _calls_in(frames: Iterable[FrameType], *, keep: bool = False) -> Enclosing:
                 found.pop()
             return [*found, (work.call, work.context), *work.outer()]
     return found
+
+
+MOST_FRAMES = 1_000
+"""The most frames of a traceback that are looked at: of an exception object that is raised again and again, Python
+makes the traceback longer each time."""
+
+
+def guarded_frames(trace: TracebackType | None) -> Iterator[FrameType]:
+    """Yield the frames of a traceback that are gate layers, outermost first.
+
+    An exception object that is raised again keeps its older traceback, behind the new one. So the frames end where a
+    gate layer comes a second time.
+    """
+    seen: set[tuple[CodeType, int]] = set()
+    for _ in range(MOST_FRAMES):
+        if trace is None:
+            return
+        frame = trace.tb_frame
+        if id(frame.f_code) in _guards and "count" in frame.f_code.co_varnames:
+            layer = frame.f_code, id(frame.f_locals.get("fn"))
+            if layer in seen:
+                return
+            seen.add(layer)
+            yield frame
+        trace = trace.tb_next
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from resilient.core.call import Call
 from resilient.core.call_key import key_of
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import enclosing
+from resilient.core.history import timed_out
 from resilient.core.layer import Layer
 from resilient.core.priority import NORMAL, priority
 from resilient.errors import TimedOut
@@ -327,6 +328,7 @@ async def under(call: Call, context: PipelineContext, inner: Layer, limit: Deadl
                 error.key = key
                 error.args = (f"{error.args[0]} for {key}",)
             context.counters.count("timeouts", limit.name)
+            timed_out(call, context, error, 0.0)
             if context.channel.wants[CallTimedOut]:
                 at = call.runtime.now()
                 context.channel.emit(CallTimedOut(context.name, at, limit.name, limit.seconds))

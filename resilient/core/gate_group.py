@@ -180,6 +180,8 @@ class GateGroup:
             return
         end = call.begin().now()
         elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
+        if self.clocked:
+            call.elapsed = elapsed
         if isinstance(error, Exception):
             try:
                 kind = self.context.on_error(call, error).kind

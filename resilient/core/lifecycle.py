@@ -36,15 +36,17 @@ class ResultLifecycle:
 
     Attributes:
         may_be_open: whether successful results can be open. If not, `is_open` and `follow` are never called.
+        explains: whether results can carry the history of their call. If not, `explain` is never called.
         may_ask_to_wait: whether results can ask for a pause before the next attempt, as errors can.
         aside_seconds: the most seconds that `set_aside` takes.
         closing_seconds: the most seconds that a caller waits for a replaced result to be closed.
         assumes: sentences about what explanations of pipelines assume about these results.
 
-    The last four are read by explanations of the worst case only, never on the path of a call.
+    The last four of these are read by explanations of the worst case only, never on the path of a call.
     """
 
     may_be_open: bool = False
+    explains: bool = False
     may_ask_to_wait: bool = False
     aside_seconds: float = 0.0
     closing_seconds: float = CLOSING_SECONDS
@@ -56,6 +58,10 @@ class ResultLifecycle:
 
     def follow(self, result: Any, observer: EndObserver) -> None:
         """Notify `observer` of the end of an open result, when it has ended."""
+        raise NotImplementedError
+
+    def explain(self, result: Any, recorded: Any) -> None:
+        """Add the history of a call (a `resilient.core.history.Recorded`) to its result."""
         raise NotImplementedError
 
     async def set_aside(self, result: Any, runtime: Any) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from resilient.core.background import discard
 from resilient.core.call import new_call
 from resilient.core.classify import Classifier
+from resilient.core.history import Recorded
 from resilient.core.lifecycle import EndObserver, ResultLifecycle
 from resilient.core.result import CLOSING_SECONDS
 from resilient.http.bodies import Followed
 from resilient.http.delegate import iterate, next_part
 from resilient.http.streams import Streams
+from resilient.observe.call_report import as_json
 from resilient.runtime import Runtime
 
 __all__ = ["KEPT_BYTES", "KEPT_BYTES_HTTP2", "KEPT_SECONDS", "ResponseLifecycle"]
@@ -42,6 +44,7 @@ class ResponseLifecycle(ResultLifecycle):
     """
 
     may_be_open = True
+    explains = True
     may_ask_to_wait = True
     aside_seconds = KEPT_SECONDS + CLOSING_SECONDS  # a body that takes longer is closed when its response is replaced
     closing_seconds = 0.0
@@ -57,6 +60,10 @@ class ResponseLifecycle(ResultLifecycle):
         stream = result.stream
         if not (isinstance(stream, Followed) and stream.join(observer, self._classifier)):
             result.stream = self._streams.followed(stream, observer, self._classifier)
+
+    def explain(self, result: Any, recorded: Recorded) -> None:
+        """Add the history of the request to its response, as `extensions["resilient"]`."""
+        result.extensions = {**result.extensions, "resilient": as_json(recorded)}
 
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
         """Read the body of a response that the next attempt may replace, and free its connection.

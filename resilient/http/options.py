@@ -117,6 +117,10 @@ class RequestOptions(CallOptions):
         calls_around = (outer.repeats for other, outer in enclosing() if other.origin is not call.origin)
         return semantics.is_repeated(call.args[0].headers.items()) or any(calls_around)
 
+    def words(self, call: Call) -> str:
+        """The method of a request: "GET request"."""
+        return f"{call.args[0].method} request"
+
     def attempts(self, call: Call) -> int | None:
         """The number of attempts that a request asks for in its extensions; None: it asks for none."""
         options = call.args[0].extensions.get("resilient")

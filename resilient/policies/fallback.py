@@ -20,6 +20,7 @@ from resilient.core.callbacks import ask
 from resilient.core.classify import ErrorFilter, error_filter
 from resilient.core.context import PipelineContext
 from resilient.core.facts import Facts
+from resilient.core.history import fell_back, publish
 from resilient.core.layer import BoundLayer, Layer, Recovery
 from resilient.core.policy import Wrap
 from resilient.core.result import CLOSING_SECONDS, is_awaitable
@@ -114,13 +115,18 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
             context.channel.emit(FellBack(context.name, call.begin().now(), self.name, shown))
         if error is None and result is not self._value and is_own(result, call, context.classifier):
             await discard(result, call.begin())
+        fell_back(call, self.name)
         if self._call is None:
-            return self._value if self._prepare is None else self._prepare(self._value, True)
+            answer = self._value if self._prepare is None else self._prepare(self._value, True)
+            publish(call, context, answer)
+            return answer
         try:
             answer = self._call(shown, *call.args, **call.kwargs)
             if is_awaitable(answer):
                 answer = await answer
-            return answer if self._prepare is None else self._prepare(answer, False)
+            answer = answer if self._prepare is None else self._prepare(answer, False)
+            publish(call, context, answer)
+            return answer
         except StopIteration as stop:
             raise Stopped(stop) from None
         except Exception as failure:

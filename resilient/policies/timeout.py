@@ -21,6 +21,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time, lifted, total
 from resilient.core.facts import Facts
 from resilient.core.gate import NEARLY
+from resilient.core.history import timed_out
 from resilient.core.layer import BoundLayer, Layer
 from resilient.core.policy import Wrap
 from resilient.core.worst_case import InnerCost, Surroundings, WorstCase
@@ -226,7 +227,7 @@ class _Limit:
         if context.channel.wants[CallTimedOut]:
             context.channel.emit(CallTimedOut(context.name, call.runtime.now(), policy.name, seconds))
         key = key_of(call, context)
-        return TimedOut(
+        error = TimedOut(
             f"{policy.name} of {seconds:g} s{f' for {key}' if key else ''} expired",
             pipeline=context.name,
             policy=policy.name,
@@ -234,3 +235,5 @@ class _Limit:
             seconds=seconds,
             evidence=call.error is not None or seconds - waited >= seconds * NEARLY,
         )
+        timed_out(call, context, error, waited)
+        return error

@@ -10,6 +10,7 @@ import pybreaker
 import pytest
 import tenacity
 
+import resilient
 from resilient import (
     AdaptiveLimit,
     Bulkhead,
@@ -127,6 +128,17 @@ def test_exception_that_misbehaves_reaches_the_caller(world: World, kind: type[E
         assert caught(world, pipeline, error) is error
         states = pipeline.snapshot()["policies"]
         assert not any(state.get("in_use") or state.get("in_flight") for state in states)
+
+
+@pytest.mark.parametrize("policies", POLICIES.values(), ids=POLICIES)
+def test_why_of_an_exception_that_misbehaves(world: World, kind: type[Exception], policies: Any) -> None:
+    """It is reported as others are."""
+    error = kind("x")
+    pipeline = Pipeline(*policies(), name="odd")
+    assert caught(world, pipeline, error) is error
+    report = resilient.why(error)
+    assert [call["pipeline"] for call in report.as_json()["calls"]] == ["odd"]
+    assert str(report).startswith(f"{kind.__name__}: ")
 
 
 def test_exception_that_misbehaves_is_a_failure(kind: type[Exception]) -> None:

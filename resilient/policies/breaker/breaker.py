@@ -210,9 +210,12 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
             self._refused += 1
         name, state = self.name, self._circuit.state
         if retry_after is None:
-            return refusal(CircuitOpen, (REFUSED[state], name, state), name)
-        message = TRY_AGAIN[state], name, state, retry_after
-        return refusal(CircuitOpen, message, name, retry_after)
+            message: tuple[Any, ...] = REFUSED[state], name, state
+        else:
+            message = TRY_AGAIN[state], name, state, retry_after
+        error = refusal(CircuitOpen, message, name, retry_after)
+        error.opening = self._circuit.opening
+        return error
 
     def settle(self, ticket: Any, failed: bool, elapsed: float, now: float | None, error: Exception | None) -> None:
         machine = self._circuit

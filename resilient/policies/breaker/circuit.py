@@ -21,11 +21,13 @@ and its own late result is dropped (Polly #1979, resilience4j #544).
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Literal
 
 from resilient._atomic import atomic, rare_lock
+from resilient.errors import Opening
 from resilient.stats.window import CLOCK_CHANGE, Window
 
 __all__ = ["CLOSED", "HALF_OPEN", "ISOLATED", "OPEN", "Change", "Circuit", "Criteria", "Probe", "State"]
@@ -75,6 +77,7 @@ class Circuit:
     """The state machine. Times are seconds; a caller uses one clock throughout.
 
     Attributes:
+        opening: the latest opening; None: it has never opened.
         ticket: the ticket of a call without `admit`: the generation, while the circuit is closed and not watched. Else
             None: `admit` decides.
         watched: whether each call must go through `admit`, because a listener or a shared storage needs it.
@@ -95,6 +98,7 @@ class Circuit:
         "generation",
         "lease",
         "max_break",
+        "opening",
         "probes",
         "state",
         "success_threshold",
@@ -133,6 +137,7 @@ class Circuit:
         self._reopens_at = 0.0
         self._asked_at = 0.0
         self._left_closed_at = 0.0
+        self.opening: Opening | None = None
         self.renew()
 
     def renew(self) -> None:
@@ -218,6 +223,8 @@ class Circuit:
             self._asked_at = now
             if state is OPEN:
                 return self._open_for(self.break_duration if seconds is None else seconds, now, reason)
+            if state is ISOLATED:
+                self.opening = Opening(reason, now, math.inf)
             return self._become(state, reason, now)
 
     def watch(self, watched: bool) -> None:
@@ -309,6 +316,7 @@ class Circuit:
     def _open_for(self, seconds: float, now: float, reason: str) -> Change | None:
         self._break = seconds
         self._reopens_at = now + seconds
+        self.opening = Opening(reason, now, seconds)
         return self._become(OPEN, reason, now)
 
     def _become(self, state: State, reason: str, now: float) -> Change | None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from resilient._atomic import GIL, atomic
+from resilient.core import history
 from resilient.core.background import BackgroundCall, Stragglers, close_in_background
 from resilient.core.budget import Budget
 from resilient.core.call import Call
@@ -212,6 +213,7 @@ class Race(LatencySample):
                     context.channel.emit(BudgetExhausted(context.name, now, settings.name, "hedge"))
                 return
             settings.counts.started += 1
+            history.copy_started(self.call, self.begun + 1, reason)
             if context.channel.wants[Hedging]:
                 context.channel.emit(Hedging(context.name, now, settings.name, self.begun + 1, reason))
         self.begun += 1
@@ -328,6 +330,8 @@ class Race(LatencySample):
             return False
         if copy.number == 1 and self.observed is not None:
             self.ended(error, verdict, copy.call)
+        if error is not None or verdict.kind == "failure":
+            history.copy_failed(self.call, copy.number, error, copy.result, verdict)
         copy.pause = verdict.retry_after or 0.0
         if copy.pause:
             self.may_start = False
@@ -382,4 +386,9 @@ class Race(LatencySample):
                 at = self.call.runtime.now()
                 context.channel.emit(HedgeWon(context.name, at, settings.name, winner.number, self.begun))
         self.winner = self.kept = None  # they have references to this race
-        return winner.take()
+        if self.begun == 1:
+            return winner.take()
+        result = winner.take()
+        history.copy_won(self.call, winner.number)
+        history.publish(self.call, context, result)
+        return result

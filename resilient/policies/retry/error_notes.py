@@ -6,7 +6,9 @@ from types import TracebackType
 
 import tenacity
 
-__all__ = ["behind", "forget_before", "note"]
+from resilient.errors import Rejected, reason_of
+
+__all__ = ["error_to_raise", "forget_before", "note", "text_of_rejection"]
 
 _MARK = "resilient: "
 
@@ -32,7 +34,17 @@ def forget_before(error: BaseException, older: TracebackType | None) -> None:
         trace.tb_next = None
 
 
-def behind(error: tenacity.TryAgain) -> Exception:
-    """The error that made the user raise `TryAgain`, if there was one."""
+def error_to_raise(error: Exception) -> Exception:
+    """The error to raise to the caller: of a `tenacity.TryAgain`, the error that made the user raise it, if there was
+    one; else the error itself."""
+    if not issubclass(type(error), tenacity.TryAgain):
+        return error
     cause = error.__context__ if error.__cause__ is None else error.__cause__
     return cause if isinstance(cause, Exception) else error
+
+
+def text_of_rejection(error: Exception | None, pipeline: str) -> str:
+    """The text of a rejection; without the pipeline's name if that is `pipeline`, which the note names already."""
+    if not isinstance(error, Rejected):
+        return type(error).__name__
+    return reason_of(error) if error.pipeline == pipeline else str(error)

@@ -16,6 +16,7 @@ from typing import Any
 
 import tenacity
 
+from resilient.core import history
 from resilient.core.background import Stragglers, close_in_background, discard, is_own
 from resilient.core.budget import Budget
 from resilient.core.call import Call
@@ -27,10 +28,10 @@ from resilient.core.current_call import enclosing
 from resilient.core.deadline import remaining
 from resilient.core.layer import BoundLayer
 from resilient.core.result import is_awaitable
-from resilient.errors import NONE, Reason, Rejected, TimedOut, bare, reason_of
+from resilient.errors import NONE, Reason, TimedOut, bare
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
 from resilient.policies.retry.backoff import Fixed, FullJitter
-from resilient.policies.retry.error_notes import behind, forget_before, note
+from resilient.policies.retry.error_notes import error_to_raise, forget_before, note, text_of_rejection
 from resilient.policies.retry.predicate import Predicate
 from resilient.policies.retry.tenacity import State, Strategy, controller
 from resilient.runtime.inherited_deadline import seen
@@ -191,6 +192,7 @@ class RetryState:
         last_result: Any = None
         known: Any = None  # `call.verdict` for what the caller gets
         trace: TracebackType | None = None  # the traceback of `last_error` right after its attempt
+        begin: float | None = None  # when the attempt began, if it is not the first one
         if repeats_results:
             call.begin()  # results are closed by its runtime
         try:
@@ -199,6 +201,9 @@ class RetryState:
                     state.ended(result if error is None else bare(error), error is not None, call.runtime.now())
                     if again is None:
                         again = bool(await _answer(predicate.strategy, state))
+
+                if again or error is not None or verdict.kind == "failure":
+                    history.attempt_failed(call, error, result, verdict, begin)
 
                 # What the caller gets if this was the last attempt.
                 if not (verdict.refused and answered):
@@ -257,6 +262,7 @@ class RetryState:
                     call.error = error
                     error = None
                 if wait > 0:
+                    history.paused(call, settings.name, wait, verdict.retry_after)
                     await call.begin().sleep(wait)
                     context.counters.count("waits", settings.name, "backoff")
                     context.counters.add_seconds(wait, "wait.time", settings.name, "backoff")
@@ -272,6 +278,7 @@ class RetryState:
                     state.prepare_for_next_attempt()
                     if "before" in hooks:
                         await _answer(hooks["before"], state)
+                begin = call.begin().now()
                 try:
                     result = await self.inner(call) if plainly is None else plainly(call)
                 except Exception as caught:
@@ -280,16 +287,20 @@ class RetryState:
                 else:
                     if not repeats_results:
                         call.error = None
+                        history.publish(call, context, result, begin)
                         return result
                     verdict = context.on_result(call, result)
                 again = predicate.repeats(error, verdict)
 
             call.verdict, call.error = known, None
+            if reason or verdict.kind == "failure":
+                history.retries_ended(call, settings.name, reason or (UNSAFE if verdict.final else FATAL))
             if reason:
                 self._give_up(call, attempt, reason, last_error)
             if last_error is None:
+                history.publish(call, context, last_result, None if verdict.kind == "failure" else begin)
                 return last_result
-            raise _error_to_raise(last_error)
+            raise error_to_raise(last_error)
         except BaseException as ended:
             if repeats_results:
                 self._close_results(call, result, last_result, ended)
@@ -301,9 +312,9 @@ class RetryState:
     def _why_not_repeated(self, attempt: int, error: Exception | None, verdict: Verdict) -> Reason:
         """The reason to give up after an attempt (not the first one) that is not worth repeating; "" after a result."""
         if verdict.refused:
-            text = f"attempt {attempt} was rejected: {_text_of_rejection(error, self.context)}"
+            text = f"attempt {attempt} was rejected: {text_of_rejection(error, self.context.name)}"
             return Reason(text, "rejected")
-        return NONE if error is None else Reason("not worth repeating", "fatal")
+        return NONE if error is None else FATAL
 
     def _why_no_further_attempt(
         self, call: Call, attempt: int, wait: float, verdict: Verdict, error: Exception | None
@@ -345,7 +356,7 @@ class RetryState:
             where, key = f"pipeline {context.name!r}" if context.name else name, key_of(call, context)
             on = f" on {key}" if key else ""
             text = f"{where} gave up{on} after {attempt} attempt{'s'[: attempt != 1]}: {reason}"
-            note(bare(_error_to_raise(error)), text)
+            note(bare(error_to_raise(error)), text)
 
     def _emit_retrying(
         self, call: Call, attempt: int, wait: float, error: Exception | None, *, shadow: bool = False
@@ -364,6 +375,9 @@ class RetryState:
             if result is not about:
                 close_in_background(result, call, self.context, self.settings.closing)
 
+
+FATAL = Reason("not worth repeating", "fatal")
+UNSAFE = Reason("it must not be sent again", "unsafe")
 
 _PLAIN = frozenset((float, int, bool, NoneType))
 
@@ -390,15 +404,3 @@ def _left(call: Call, wait: float) -> float:
     if seen.limits and (wait > 0 or call.runtime is THREADS) and (around := remaining()) is not None:
         return min(left, around)
     return left
-
-
-def _error_to_raise(error: Exception) -> Exception:
-    """The error to raise to the caller: the one behind a `tenacity.TryAgain`, else the error itself."""
-    return behind(error) if issubclass(type(error), tenacity.TryAgain) else error  # type: ignore[arg-type]
-
-
-def _text_of_rejection(error: Exception | None, context: PipelineContext) -> str:
-    """The text of a rejection; without the pipeline's name if that is this pipeline's, which the note names already."""
-    if not isinstance(error, Rejected):
-        return type(error).__name__
-    return reason_of(error) if error.pipeline == context.name else str(error)
