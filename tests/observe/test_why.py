@@ -296,27 +296,28 @@ def _full(gate: Any) -> Callable[[], Pipeline]:
     return make
 
 
-REFUSING: dict[str, Callable[[], Pipeline]] = {
-    "CircuitOpen": _isolated,
-    "RateLimited": _used_up,
-    "PipelineClosed": _closed,
-    "BulkheadFull": _full(lambda: Bulkhead(1)),
-    "LimitExceeded": _full(lambda: AdaptiveLimit(1, max_limit=1)),
+REFUSING: dict[str, tuple[Callable[[], Pipeline], str]] = {
+    "CircuitOpen": (_isolated, "isolated"),
+    "RateLimited": (_used_up, "no-token"),
+    "PipelineClosed": (_closed, "closed"),
+    "BulkheadFull": (_full(lambda: Bulkhead(1)), "full"),
+    "LimitExceeded": (_full(lambda: AdaptiveLimit(1, max_limit=1)), "no-room"),
 }
 
 
-@pytest.mark.parametrize("make", REFUSING.values(), ids=REFUSING)
-def test_refusals_of_all_kinds(world: World, make: Callable[[], Pipeline], request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", REFUSING)
+def test_refusals_of_all_kinds(world: World, name: str) -> None:
     """Each says its pipeline and its text, before and after it was pickled."""
+    make, code = REFUSING[name]
     guarded = make()(world.dependency(7).fn)
-    error = world.outcome(guarded).error or world.outcome(guarded).error  # a RateLimit admits one
+    error: Any = world.outcome(guarded).error or world.outcome(guarded).error  # a RateLimit admits one
     assert error is not None
     for each in (error, pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         found = why(each).as_json()
-        assert (found["error"], found["ended"]) == (f"resilient.errors:{type(error).__name__}", "rejected")
+        assert (found["error"], found["ended"]) == (f"resilient.errors:{name}", "rejected")
+        assert (each.code, found["code"]) == (code, code)
         assert [call["pipeline"] for call in found["calls"]] == ["why"]
         assert f"why: {found['text']}" == str(error)
-        assert type(error).__name__ in request.node.name
 
 
 def test_error_of_the_function_after_retries(world: World) -> None:
@@ -325,7 +326,12 @@ def test_error_of_the_function_after_retries(world: World) -> None:
     error = world.outcome(guarded).error
     assert isinstance(error, ValueError)
     (call,) = why(error).as_json()["calls"]
-    assert (call["attempts"], call["policy"], call["reason"]) == (3, "Retry", "attempts spent")
+    assert (call["attempts"], call["policy"], call["reason"], call["code"]) == (
+        3,
+        "Retry",
+        "attempts spent",
+        "attempts",
+    )
     assert [step["what"] for step in call["steps"]] == ["attempt", "pause", "attempt", "pause", "attempt"]
     assert [step["error"] for step in call["steps"][::2]] == ["OSError", "OSError", "ValueError"]
     assert all(step["seconds"] == 0.001 for step in call["steps"][1::2])
