@@ -129,9 +129,6 @@ class Rejected(ResilientError):
 
     Attributes:
         retry_after: seconds until a retry can make sense, or None when unknown.
-        code: the reason as one of few words, as in the metric `resilient.rejections`: "open", "half-open", "isolated",
-            "full", "queue-timeout", "evicted", "no-token", "no-room", "closed", "abandoned", or "refused" for any
-            other.
     """
 
     _code = "refused"
@@ -162,6 +159,8 @@ class Rejected(ResilientError):
 
     @property
     def code(self) -> str:
+        """The reason as one of few words, as in the metric `resilient.rejections`: "open", "half-open", "isolated",
+        "full", "queue-timeout", "evicted", "no-token", "no-room", "closed", "abandoned"; "refused" for any other."""
         return code_of(self)
 
     def __repr__(self) -> str:
