@@ -83,6 +83,7 @@ class ResilientError(Exception):
     """
 
     key: str = ""
+    _code = "refused"
 
     def __init__(self, message: str = "", *, pipeline: str = "", policy: str = "", key: str = "") -> None:
         super().__init__(message)
@@ -130,8 +131,6 @@ class Rejected(ResilientError):
     Attributes:
         retry_after: seconds until a retry can make sense, or None when unknown.
     """
-
-    _code = "refused"
 
     def __init__(
         self,
@@ -212,7 +211,7 @@ def add_key(error: Rejected, policy: str, key: str) -> None:
         error.key = key
 
 
-def code_of(error: Rejected) -> str:
+def code_of(error: ResilientError) -> str:
     """Return the code of the reason for which a call was refused; "refused" for an error without one."""
     args = _args.__get__(error)
     message = args[0] if args else None

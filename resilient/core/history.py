@@ -142,7 +142,7 @@ def text_of(error: BaseException) -> str:
         return ""
     ours: Any = error
     opening = ours.opening if issubclass(type(error), CircuitOpen) else None
-    return reason_of(ours) if opening is None else f"{reason_of(ours)} (opened: {opening.reason})"
+    return str(reason_of(ours)) if opening is None else f"{reason_of(ours)} (opened: {opening.reason})"
 
 
 def attempt_failed(

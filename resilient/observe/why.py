@@ -257,7 +257,7 @@ def _notes(error: BaseException) -> list[str]:
 
 def _details(error: Any) -> dict[str, Any]:
     """What an error of this library carries."""
-    found: dict[str, Any] = {"text": reason_of(error), "policy": error.policy, "key": error.key}
+    found: dict[str, Any] = {"text": str(reason_of(error)), "policy": error.policy, "key": error.key}
     if _is(error, Rejected):
         found |= {"retry_after": error.retry_after, "code": error.code}
     if _is(error, TimedOut):
