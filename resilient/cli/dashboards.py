@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,12 @@ __all__ = ["dashboards"]
 def dashboards(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the files; made if it is not there.")],
     objective: Annotated[
-        float, number("--objective", "Percentage of calls that should end well.", 0, 100, "percent")
-    ] = 99.9,
+        list[str] | None,
+        typer.Option(
+            metavar="[PIPELINE=]PERCENT",
+            help="Calls that should end well, of all pipelines or of one; again for another. [default: 99.9]",
+        ),
+    ] = None,
     budget: Annotated[float, number("--budget", "The ratio of your budgets of retries and hedges.", 0, 1)] = 0.1,
     by: Annotated[
         list[str] | None,
@@ -48,8 +53,10 @@ def dashboards(
     with reported(), results_to(json) as results:
         check_outputs(json)
         try:
+            percent, objectives = _objectives(objective or ())
             options = DashboardOptions(
-                objective=objective,
+                objective=percent,
+                objectives=objectives,
                 budget=budget,
                 by=tuple(by or ("job",)),
                 runbook_url=runbook_url,
@@ -67,6 +74,22 @@ def dashboards(
             typer.echo(str(out / name))
         if results is not None:
             write(results, json_format.dumps(_listed(options, files), indent=2) + "\n")
+
+
+def _objectives(given: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """The objective of all pipelines, and those of single ones."""
+    percent, objectives = 99.9, {}
+    for each in given:
+        pipeline, named, number = each.rpartition("=")
+        try:
+            value = float(number if pipeline or not named else each)
+        except ValueError:
+            raise ValueError(f"objective must be a percentage, such as 99.9 or users=99.5, got {each!r}") from None
+        if named:
+            objectives[pipeline] = value
+        else:
+            percent = value
+    return percent, objectives
 
 
 def _listed(options: Any, files: dict[str, str]) -> dict[str, Any]:

@@ -30,17 +30,35 @@ def test_all_files_are_written(tmp_path: Path) -> None:
 
 def test_options_reach_the_files(tmp_path: Path) -> None:
     """Each option has its effect."""
-    options = ("--objective", 99, "--budget", 0.2, "--by", "namespace", "--by", "job", "--time-scale", 0.5)
+    options = (
+        "--objective",
+        99,
+        "--objective",
+        "batch=95",
+        "--budget",
+        0.2,
+        "--by",
+        "namespace",
+        "--by",
+        "job",
+        "--time-scale",
+        0.5,
+    )
     done = dashboards("--out", tmp_path, *options, "--runbook-url", "https://wiki/r")
     assert done.exit_code == 0, done.output
     expected = dashboard_files(
         DashboardOptions(
-            objective=99, budget=0.2, by=("namespace", "job"), time_scale=0.5, runbook_url="https://wiki/r"
+            objective=99,
+            objectives={"batch": 95},
+            budget=0.2,
+            by=("namespace", "job"),
+            time_scale=0.5,
+            runbook_url="https://wiki/r",
         )
     )
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == expected
     rules = expected["resilient-rules.yaml"]
-    assert "namespace_job_pipeline:resilient_calls_bad:ratio_rate1h > 14.4 * 0.01\n" in rules
+    assert 'namespace_job_pipeline:resilient_calls_bad:ratio_rate1h{pipeline!="batch"} > 14.4 * 0.01 or' in rules
     assert "> 0.2\n" in rules
     assert "[150s]" in rules
     assert "for: 1m\n" in rules
@@ -66,7 +84,10 @@ def test_list_as_json(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--objective", "100"], "--objective must be a percentage above 0 and below 100, got 100"),
-        (["--objective", "99.9%"], "--objective must be from 0 to 100 percent, got '99.9%'"),
+        (["--objective", "99.9%"], "--objective must be a percentage, such as 99.9 or users=99.5, got '99.9%'"),
+        (["--objective", "a=0"], "--objective of 'a' must be a percentage above 0 and below 100, got 0"),
+        (["--objective", "nan"], "--objective must be a finite number >= 0, got nan"),
+        (["--objective", "=99"], "--objective must be a percentage, such as 99.9 or users=99.5, got '=99'"),
         (["--budget", "0"], "--budget must be a share above 0 and at most 1, got 0"),
         (["--budget", "10"], "--budget must be from 0 to 1, got 10: 10% is 0.1"),
         (["--by", "pipeline"], "--by must be names of labels that scrapes add, such as job, got 'pipeline'"),

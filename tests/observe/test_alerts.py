@@ -62,6 +62,51 @@ def test_promtool_accepts_the_rules(promtool: str, tmp_path: Path) -> None:
     )
 
 
+def test_promtool_accepts_the_rules_of_all_options(promtool: str, tmp_path: Path) -> None:
+    """Names of pipelines may have any characters; times may be short."""
+    options = DashboardOptions(
+        objective=99,
+        objectives={'a "b" \\ {{c}}': 95, "d": 50},
+        by=("namespace", "job"),
+        runbook_url="https://wiki/r",
+        time_scale=1 / 2400,
+    )
+    (tmp_path / RULES).write_text(dashboard_files(options)[RULES])
+    run(promtool, "check", "rules", RULES, folder=tmp_path)
+
+
+def test_pipelines_can_have_objectives_of_their_own(promtool: str, tmp_path: Path) -> None:
+    """10% of the calls of each pipeline fail. The objectives of 50% bear that."""
+    options = DashboardOptions(objectives={"inner": 50, "batch": 50})
+    (tmp_path / RULES).write_text(dashboard_files(options)[RULES])
+    calls = "resilient_calls_total{job='shop', pipeline='%s', ending='%s', verdict='%s'}"
+    name = "ResilientErrorBudgetBurnsFast"
+    file = {
+        "rule_files": [RULES],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": calls % (pipeline, ending, ending), "values": f"0+{rate}x60"}
+                    for pipeline in ("users", "inner", "batch")
+                    for ending, rate in (("success", 90), ("failure", 10))
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": f"sum by (pipeline) (ALERTS{{alertname='{name}', alertstate='firing'}})",
+                        "eval_time": "30m",
+                        "exp_samples": [{"labels": "{pipeline='users'}", "value": 1}],
+                    }
+                ],
+                "alert_rule_test": [],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(json.dumps(file))
+    run(promtool, "test", "rules", "test.yaml", folder=tmp_path)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_alert_fires_when_it_should_and_only_then(promtool: str, name: str, tmp_path: Path) -> None:
     """`promtool test rules` runs each case of the alert through the real rule engine."""

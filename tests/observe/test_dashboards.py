@@ -163,6 +163,7 @@ def test_metric_or_label_that_the_table_lacks_is_refused() -> None:
         ({"objective": 100}, "objective must be a percentage above 0 and below 100, got 100"),
         ({"objective": 0}, "objective must be a percentage above 0 and below 100, got 0"),
         ({"objective": "99"}, "objective must be a finite number >= 0, got '99': write 99, without quotes"),
+        ({"objectives": {"a": 100}}, "objective of 'a' must be a percentage above 0 and below 100, got 100"),
         ({"budget": 10}, "budget must be a share above 0 and at most 1, got 10: 10% is 0.1"),
         ({"by": "job"}, r"by must be the names of labels, such as \('job',\), got 'job'"),
         ({"by": ()}, r"by must be the names of labels, such as \('job',\), got \(\)"),

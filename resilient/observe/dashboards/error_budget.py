@@ -12,11 +12,12 @@ has the 5 minutes before it.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from resilient.observe.dashboards.durations import DAY, HOUR, MINUTE
 from resilient.observe.dashboards.expressions import BAD, COUNTED, Query, ratio
-from resilient.observe.dashboards.options import DashboardOptions
+from resilient.observe.dashboards.options import DashboardOptions, budget_of
 from resilient.observe.dashboards.rules import Alert, Group, Recording, Severity, subject
 
 __all__ = ["FEWEST_BAD_CALLS", "error_budget"]
@@ -78,15 +79,34 @@ def _name(window: float) -> str:
     )
 
 
+def _above(recorded: str, rate: float, options: DashboardOptions) -> str:
+    """The pipelines whose recorded share of bad calls is above `rate` times their error budget."""
+    if not options.objectives:
+        return f"{recorded} > {rate:g} * {options.error_budget:g}"
+    others = ",".join(f"pipeline!={json.dumps(name)}" for name in options.objectives)
+    each = [f"{recorded}{{{others}}} > {rate:g} * {options.error_budget:g}"]
+    for name, objective in options.objectives.items():
+        each.append(f"{recorded}{{pipeline={json.dumps(name)}}} > {rate:g} * {budget_of(objective):g}")
+    return f"({' or '.join(each)})"
+
+
+def _objective(options: DashboardOptions) -> str:
+    """The objective of the pipeline of an alert, as a template."""
+    text = f"{options.objective:g}%"
+    for name, objective in options.objectives.items():
+        text = f"{{{{ if eq $labels.pipeline {json.dumps(name)} }}}}{objective:g}%{{{{ else }}}}{text}{{{{ end }}}}"
+    return text
+
+
 def _alert(burn: Burn, level: str, bad: str, options: DashboardOptions) -> Alert:
-    durations, most = options.durations, f"{burn.rate:g} * {options.error_budget:g}"
-    seconds, objective = durations.seconds(burn.long), f"{options.objective:g}%"
+    durations = options.durations
+    seconds = durations.seconds(burn.long)
     windows = f"{_name(burn.long)} and {_name(burn.short)}"
     return Alert(
         name=burn.name,
         expr=(
-            f"{_ratio(level, burn.long)} > {most}\n"
-            f"and {_ratio(level, burn.short)} > {most}\n"
+            f"{_above(_ratio(level, burn.long), burn.rate, options)}\n"
+            f"and {_above(_ratio(level, burn.short), burn.rate, options)}\n"
             f"and avg_over_time({bad}[{durations.window(burn.long)}]) * {seconds:g} >= {FEWEST_BAD_CALLS}"
         ),
         wait=burn.wait,
@@ -94,8 +114,8 @@ def _alert(burn: Burn, level: str, bad: str, options: DashboardOptions) -> Alert
         summary=f"{subject(options, 'pipeline')} spends its error budget, at {burn.rate:g} times the rate it may",
         description=(
             f"{{{{ $value | humanizePercentage }}}} of the calls of the last {_name(burn.long)} ended badly. The"
-            f" objective is {objective}. The share is above {burn.rate:g} times the error budget over {windows}: that"
-            f" spends {burn.spent}, if it is for 30 days."
+            f" objective is {_objective(options)}. The share is above {burn.rate:g} times the error budget over"
+            f" {windows}: that spends {burn.spent}, if it is for 30 days."
         ),
         means=(
             "Callers get failures, timeouts and refusals, after all retries. Counted as bad: calls that failed"
@@ -112,6 +132,6 @@ def _alert(burn: Burn, level: str, bad: str, options: DashboardOptions) -> Alert
         do=(
             "Undo the change that began it, or get the owner of the dependency. If its answers can be done without,"
             " give the pipeline a Fallback. If the objective is not meant for this pipeline (an inner one, a batch),"
-            " silence the alert for it."
+            " give it another: `--objective PIPELINE=50`."
         ),
     )

@@ -30,7 +30,11 @@ def dashboard_files(options: DashboardOptions | None = None) -> dict[str, str]:
     options = options or DashboardOptions()
     groups = rule_groups(options)
     kept = ", ".join(options.by)
-    made = f"Made by `resilient dashboards`: objective {options.objective:g}%, budget {options.budget:g}, by {kept}."
+    objectives = "".join(f", {each:g}% of {name}" for name, each in options.objectives.items())
+    made = (
+        f"Made by `resilient dashboards`: objective {options.objective:g}%{objectives}; budget {options.budget:g};"
+        f" by {kept}."
+    )
     header = (made.replace("`", ""), "Prometheus 2.37 or later. " + notes()[0], f"The runbook is {RUNBOOK}.")
     return {
         **{f"{each['uid']}.json": _json(each) for each in (overview(options), dependency(options), server(options))},

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from resilient import _validation
 from resilient.observe.dashboards.durations import Durations
 from resilient.observe.dashboards.expressions import OWN_LABELS
 
-__all__ = ["DashboardOptions"]
+__all__ = ["DashboardOptions", "budget_of"]
 
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 TAKEN = OWN_LABELS | {"key", "instance", "le", "alertname", "alertstate", "severity"}
@@ -23,6 +23,8 @@ class DashboardOptions:
     Attributes:
         objective: the percentage of calls that should end well: above 0, below 100. Default 99.9. Its complement is the
             error budget.
+        objectives: other objectives for pipelines, by their names. A low one (50) is for pipelines that callers do not
+            depend on: inner ones, batches.
         budget: the `ratio` of the budgets of retries and hedges: above 0, at most 1. Default 0.1, as that of `Budget`.
         by: the labels of scrapes that tell services apart: there is one alert for each combination of their values.
             Default `job`. Add what else tells your services apart, as `namespace` or `cluster`; not `instance`, with
@@ -35,14 +37,16 @@ class DashboardOptions:
     """
 
     objective: float = 99.9
+    objectives: Mapping[str, float] = field(default_factory=dict)
     budget: float = 0.1
     by: Sequence[str] = ("job",)
     runbook_url: str | None = None
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < _validation.amount("objective", self.objective) < 100:
-            raise ValueError(f"objective must be a percentage above 0 and below 100, got {self.objective!r}")
+        _check_objective("objective", self.objective)
+        for name, objective in self.objectives.items():
+            _check_objective(f"objective of {name!r}", objective)
         _validation.share("budget", self.budget)
         _validation.share("time_scale", self.time_scale)
         if isinstance(self.by, str) or not self.by:
@@ -63,4 +67,14 @@ class DashboardOptions:
     @property
     def error_budget(self) -> float:
         """The share of calls that may end badly."""
-        return round(1 - self.objective / 100, 12)
+        return budget_of(self.objective)
+
+
+def budget_of(objective: float) -> float:
+    """The error budget of an objective: the share of calls that may end badly."""
+    return round(1 - objective / 100, 12)
+
+
+def _check_objective(argument: str, objective: object) -> None:
+    if not 0 < _validation.amount(argument, objective) < 100:
+        raise ValueError(f"{argument} must be a percentage above 0 and below 100, got {objective!r}")

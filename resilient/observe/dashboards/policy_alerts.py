@@ -115,8 +115,8 @@ def _circuit_flapping(options: DashboardOptions) -> Alert:
             " stands for several instances, of which only some fail: then a circuit for each (Keyed) is right."
         ),
         do=(
-            "Take load off the dependency, or add to it. A longer `break_duration`, or more probes before the circuit"
-            " closes, give it time; an AdaptiveLimit lets as many calls through as it can do."
+            "Take load off the dependency, or add to it. A longer `break_duration`, or a higher `success_threshold`,"
+            " gives it time; an AdaptiveLimit lets as many calls through as it can do."
         ),
     )
 
@@ -138,7 +138,8 @@ def _amplification(options: DashboardOptions) -> Alert:
         look=(
             'The panels "Attempts per call", "Retries" and "Hedges" of the dependency\'s dashboard. Whether the'
             " pipeline"
-            " has a Budget at all: `resilient explain` names policies without one. Retries in several layers multiply."
+            " has a Budget at all: `resilient explain` says whether one limits the requests. Retries in several"
+            " layers multiply."
         ),
         do=(
             "Give Retry and Hedge one `budget=Budget()` for the dependency, and retry in one layer only. In an outage,"
