@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any
@@ -11,14 +13,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, make_asgi_app
 
 from resilient import Budget, Bulkhead, CircuitBreaker, Hedge, Keyed, Pipeline, Retry
-from resilient.cli.watch import sources
+from resilient.cli.watch import metrics_text, sources
 from resilient.cli.watch.live_page import EventStream, reading_of
 from resilient.cli.watch.metrics_text import MetricsText
 from resilient.cli.watch.reading import Permits, PipelineState, Reading, SourceError
 from resilient.cli.watch.sources import Address, readings
 from resilient.observe.live import LiveView
+from resilient.observe.metrics import TABLE, prometheus_name
+from resilient.observe.prometheus import register
 from tests.cli.watch_servers import answering, free_port, serving
 from tests.hypothesis_settings import search
 
@@ -321,6 +326,49 @@ async def test_metrics_are_read_where_there_is_no_live_page(quick: None) -> None
                 assert first.pipelines["users"].rate is None
                 second: Reading = await take(items, lambda item: True)
                 assert second.pipelines["users"].rate == 0.0
+
+
+def test_every_metric_that_is_read_is_in_the_table() -> None:
+    """A name that changes there must change here."""
+    known = {prometheus_name(metric) for metric in TABLE}
+    read = {
+        name.removesuffix("_bucket") for name in re.findall(r'case "(resilient_\w+)"', inspect.getsource(metrics_text))
+    }
+    assert len(read) == 11
+    assert read <= known
+
+
+async def test_metrics_of_the_real_exporter(quick: None) -> None:
+    """Counters, gauges and durations of a pipeline, through prometheus-client and a real server."""
+    breaker = CircuitBreaker(name="db")
+    budget = Budget(reserve=10)
+    watched = Pipeline(Retry(2, wait=0, budget=budget), Bulkhead(7), breaker, name="scraped")
+    registry = CollectorRegistry()
+    unregister = register(registry)
+
+    async def fail() -> None:
+        raise ConnectionError("down")
+
+    try:
+        async with serving(make_asgi_app(registry)) as url:
+            async with aclosing(readings(Address(f"{url}/metrics"))) as items:
+                await take(items, lambda item: "scraped" in item.pipelines)
+                for _ in range(4):
+                    await watched.call(asyncio.sleep, 0)
+                with pytest.raises(ConnectionError):
+                    await watched.call(fail)
+                breaker.isolate()
+                rated: Reading = await take(items, lambda item: item.pipelines["scraped"].rate)
+    finally:
+        unregister()
+    state = rated.pipelines["scraped"]
+    assert (state.calls, state.retries, state.circuits, state.mode) == (5, 1, {"isolated": 1}, "on")
+    assert state.bad == pytest.approx(0.2)
+    assert state.p99 is not None
+    assert 0 < state.p99 < 1
+    assert state.permits == [Permits("Bulkhead", 0, 7)]
+    assert state.tokens is not None
+    assert 9 <= state.tokens <= 10
 
 
 @pytest.mark.parametrize(
