@@ -71,6 +71,7 @@ def test_screen_has_all_figures_in_80_columns() -> None:
         "users    1 open 2 closed     41.2/s  12.5% 12.3 ms   1.5 s                    ▄█",
         "  3 in flight · retries 1.5/s · hedges 0/s · Bulkhead 3/50, 2 wait · budget 8.5",
         "orders   -                        -      -       -       -",
+        "",
         "events",
     ]
     assert lines[-1].endswith(" users: closed -> open: why  db")
@@ -176,7 +177,7 @@ def test_events_of_one_kind_are_one_line_while_they_go_on() -> None:
         ("CallRejected", 19_903),
         ("CallRejected", 1),
     ]
-    assert event_line(made.events[2]).endswith(" users: refused a call (x19903)  db")
+    assert event_line(made.events[2]).endswith(" users (x19903): refused a call  db")
 
 
 def test_events_are_bounded() -> None:

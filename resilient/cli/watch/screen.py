@@ -52,6 +52,9 @@ def screen(board: Board, console: Console, *, height: int | None = None) -> Text
         lines += _table(board, reading.pipelines, width, room, plain)
     left = MOST_EVENTS if height is None else height - len(lines) - 1
     if board.events and left > 0:
+        if height is None or left > MOST_EVENTS:
+            lines.append(Text())
+            left -= 1
         lines.append(Text("events", style="bold"))
         lines += map(_event, board.events[-left:])
     return _joined(lines[:height], width)
@@ -197,10 +200,11 @@ def _trouble(state: PipelineState) -> float:
 
 
 def _event(line: Line) -> Text:
-    """Return an event: its time, its pipeline, what happened and how often, and last its policy, which may be long."""
-    count = f" (x{line.count})" if line.count > 1 else ""
+    """Return an event: its time, its pipeline, how often and what happened, and last its policy, which may be long."""
     style = "bold red" if line.is_change and line.level == "warning" else "yellow" if line.level == "warning" else ""
-    said = f"{_clock(line.at)} {line.pipeline}{': ' * bool(line.pipeline)}{line.text}{count}"
+    count = f" (x{line.count})" if line.count > 1 else ""
+    subject = f"{line.pipeline}{count}".strip()
+    said = f"{_clock(line.at)} {subject}{': ' * bool(subject)}{line.text}"
     return Text.assemble((said, style), (f"  {line.policy}", "dim"))
 
 
