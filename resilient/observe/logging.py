@@ -62,6 +62,9 @@ LINES = 100
 UNLOGGED = (events.AttemptReturned, events.CallEnded)
 """Kinds of events that are not logged: every call and every attempt has one."""
 
+ATTEMPTS = (events.AttemptStarted, events.AttemptFailed)
+"""Kinds of events that are logged at level debug, and cost each call something."""
+
 KINDS = 1_000
 """The most combinations of pipeline, policy and kind of which records are kept. With more, the record with no event for
 the longest time is dropped."""
@@ -84,6 +87,7 @@ def log_events(
     logger: logging.Logger | KeyValueLogger | None = None,
     interval: float = 5.0,
     every: int | None = None,
+    attempts: bool | None = None,
 ) -> Callable[[], None]:
     """Log the events of one pipeline, or of all. Returns a function that stops it.
 
@@ -94,11 +98,17 @@ def log_events(
             at most 100 lines of a kind; 0: every event has its line.
         every: lines by number, not by time: of a kind from one policy of one pipeline the first event has a line, and
             then the n-th, the 2n-th, ... After `interval` seconds without one, counting starts again.
+        attempts: whether each attempt has its line, at level debug. Default: if the logger writes that level now. A
+            listener of attempts makes every call, also one that succeeds, three times as expensive; without it a call
+            that succeeds costs what it costs without a log.
     """
     if pipeline is not None and not isinstance(pipeline, Pipeline):
         raise TypeError(f"pipeline must be a Pipeline or None, got {pipeline!r}")
     listener = EventLog(logger, interval=interval, every=every)
-    kinds = [kind for kind in Event.__subclasses__() if kind not in UNLOGGED]
+    if attempts is None:
+        attempts = _is_enabled(listener.logger, logging.DEBUG)
+    left_out = UNLOGGED if _validation.flag("attempts", attempts) else (*UNLOGGED, *ATTEMPTS)
+    kinds = [kind for kind in Event.__subclasses__() if kind not in left_out]
     return (events.listen if pipeline is None else pipeline.listen)(listener, *kinds)
 
 

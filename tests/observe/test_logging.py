@@ -582,6 +582,35 @@ def test_log_events_of_one_pipeline_until_stopped(world: World, records: Records
     assert [record.pipeline for record in records.records] == ["users"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("level", "attempts", "listens"),
+    [
+        (logging.DEBUG, None, True),
+        (logging.INFO, None, False),
+        (logging.INFO, True, True),
+        (logging.DEBUG, False, False),
+    ],
+)
+def test_attempts_are_listened_to_only_where_they_are_logged(
+    records: Records, level: int, attempts: bool | None, listens: bool
+) -> None:
+    """They make every call more expensive, also one that succeeds."""
+    records.logger.setLevel(level)
+    pipeline = Pipeline(Retry(2, wait=0))
+    stop = log_events(pipeline, logger=records.logger, attempts=attempts)
+    records.logger.setLevel(logging.DEBUG)
+    pipeline.call(lambda: 7)
+    assert [vars(record)["event"] for record in records.records] == ["AttemptStarted"] * listens
+
+    def fail() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        pipeline.call(fail)
+    assert "WARNING Retry: gave up after 2 attempts with ConnectionError: " in "\n".join(records.lines)
+    stop()
+
+
 def test_log_events_of_all_pipelines_until_stopped(world: World, records: Records) -> None:
     """The events of all pipelines are logged, later ones included, until it is stopped."""
     stop = log_events(logger=records.logger)
@@ -635,6 +664,7 @@ def test_handler_that_fails_does_not_fail_the_call(records: Records, caplog: pyt
         ({"every": 0}, ValueError, "every must be a whole number >= 1, got 0"),
         ({"every": 2.5}, TypeError, "every must be a whole number >= 1, got 2.5"),
         ({"every": 10, "interval": 0}, ValueError, "every=10 needs an interval above 0"),
+        ({"attempts": "no"}, TypeError, "attempts must be True or False, got 'no'"),
         ({"interval": -1}, ValueError, "interval must be .* got -1"),
         ({"interval": float("nan")}, ValueError, "interval must be .* got nan"),
         ({"interval": True}, TypeError, "interval must be .* got True"),
