@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from math import log2
 from typing import Any
 
 from resilient._atomic import module_lock
@@ -21,6 +22,7 @@ from resilient.core.gate import Withdrawn
 from resilient.errors import bare
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import log_listener_error
+from resilient.stats.durations import LAST, LONGEST, SCALE, SHORTEST, place_of
 
 __all__ = [
     "Ends",
@@ -186,10 +188,21 @@ class Ends:
 
         def succeeded(call: Call, begin: float, end: float, good: dict[str, Any], is_attempt: bool) -> None:
             """Report a call that has succeeded at once, and is counted."""
-            if counters.records:
-                counters.record_call("success", end - begin)
+            if counters.records:  # `Counters.record_call` and `DurationHistogram.record`, inlined
+                seconds = end - begin
+                durations = counters.call_durations["success"]
+                place = int(LAST - log2(seconds) * SCALE) if SHORTEST < seconds < LONGEST else place_of(seconds)
+                durations.places[place] += 1
+                durations.seconds += seconds
+                if seconds >= counters.slow:
+                    counters.note_slow(seconds)
                 if is_attempt and counters.records_attempts:
-                    counters.record_attempt("success", end - begin - call.waited)
+                    if call.waited:
+                        counters.record_attempt("success", seconds - call.waited)
+                    else:
+                        durations = counters.attempt_durations["success"]
+                        durations.places[place] += 1
+                        durations.seconds += seconds
             if not channel.wants.ended:
                 return
             values = good.copy()

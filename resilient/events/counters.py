@@ -95,12 +95,14 @@ class Counters:
         seconds: sums of seconds, by `Key`.
         attempts: successful attempts that `CallCount.at_once` does not include.
         records, records_attempts: whether durations of calls, and of attempts, are recorded now.
+        slow: seconds from which a call that succeeded is an example; infinite where no examples are wanted.
         call_durations, attempt_durations: the durations, by ending.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.records = self.records_attempts = False
+        self.slow = math.inf
         self.renew()
 
     def renew(self) -> None:
@@ -169,8 +171,12 @@ class Counters:
         """Record the duration of a call; and an example, if it failed or was slow."""
         durations = self.call_durations[ending]
         durations.record(seconds)
-        if _recording.exemplar is not None and (ending != "success" or seconds >= _recording.slow):
+        if ending != "success" or seconds >= self.slow:
             _recording.note(durations, seconds)
+
+    def note_slow(self, seconds: float) -> None:
+        """Note a call that succeeded, and was slow, as an example."""
+        _recording.note(self.call_durations["success"], seconds)
 
     def record_attempt(self, ending: str, seconds: float) -> None:
         """Record the duration of an attempt."""
@@ -220,7 +226,7 @@ def counters_of(name: str, *, hidden: bool = False) -> Counters:
             name = OTHER
         if name not in _by_name:
             counters = _by_name[name] = Counters(name)
-            counters.records, counters.records_attempts = _recording.calls, _recording.attempts
+            _recording.applies_to(counters)
         return _by_name[name]
 
 
@@ -269,6 +275,10 @@ class _Recording:
         self.exemplar = examples[-1].exemplar if examples else None
         self.slow = examples[-1].slow if examples else math.inf
 
+    def applies_to(self, counters: Counters) -> None:
+        """Record in `counters` what is wanted now."""
+        counters.records, counters.records_attempts, counters.slow = self.calls, self.attempts, self.slow
+
     def note(self, durations: DurationHistogram, seconds: float) -> None:
         """Note a call as an example, with the labels that the exporter's function returns."""
         try:
@@ -296,4 +306,4 @@ def record_durations(wish: tuple[bool, Example | None, float] | None, owner: obj
             _recording.wishes[owner] = _Wish(*wish)
         _recording.update()
         for counters in _by_name.values():
-            counters.records, counters.records_attempts = _recording.calls, _recording.attempts
+            _recording.applies_to(counters)
