@@ -21,7 +21,7 @@ from resilient.errors import TimedOut, leaves
 from resilient.events.counters import Counters
 from resilient.events.records import CallEnding
 
-__all__ = ["Endings", "ending_of", "verdict_on_error", "verdict_on_result"]
+__all__ = ["CutByDeadline", "Endings", "ending_of", "verdict_on_error", "verdict_on_result"]
 
 _REFUSALS = (
     errors.BulkheadFull,
@@ -39,6 +39,15 @@ _KNOWN: dict[type, tuple[CallEnding, str]] = {
 }
 """The ending and the verdict by the class of an error, where the class decides: asking costs more than an open circuit
 takes to refuse a call."""
+
+
+class CutByDeadline(asyncio.CancelledError):
+    """A cancellation by a deadline, as the code that drives a call raises it into the call. Gates treat it as a
+    cancellation: the age of the call decides whether it is a failure. The call counts as `error`, a `TimedOut`."""
+
+    def __init__(self, error: TimedOut) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Endings:
@@ -110,6 +119,8 @@ class Endings:
             counters.count("attempts", "success", kind)
 
     def _of_error(self, call: Call | None, error: BaseException) -> tuple[str, str]:
+        if type(error) is CutByDeadline:
+            error = error.error
         if call is None:
             call = new_call(_unknown, (), {}, None)
         verdict = verdict_on_error(call, self._context, error)

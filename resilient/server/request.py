@@ -47,6 +47,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 from resilient.core.call import Call
+from resilient.core.endings import CutByDeadline
 from resilient.core.gate import Withdrawn
 from resilient.core.layer import Layer
 from resilient.errors import Rejected, TimedOut, is_cancellation
@@ -339,6 +340,9 @@ class Request(Deadline):
         if run is None:  # its upload was refused, and the application received `http.disconnect`
             return self.is_unanswered() and isinstance(error, Exception)
         is_from_deadline = self.is_from_deadline(error)
+        timer = self._timer
+        if timer is not None and timer.fired and is_cancellation(error, CancelledError):
+            error = CutByDeadline(self.expired())
         if is_from_deadline:
             self.is_over = True
             error = self.expired()
