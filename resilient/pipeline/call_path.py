@@ -235,6 +235,7 @@ def full_path(
     async def counted(call: Call) -> Any:
         if in_flight.closed:
             raise in_flight.refusal(call)
+        result: Any = None
         count = in_flight.count
         if GIL:
             count.begun += 1
