@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import log2
 
-__all__ = ["SCALE", "DurationHistogram", "place_of"]
+__all__ = ["SCALE", "DurationHistogram", "index_of", "place_of"]
 
 SCALE = 32
 """Buckets for each doubling of the duration."""
@@ -54,13 +54,22 @@ class DurationHistogram:
 
     def note(self, labels: dict[str, str], seconds: float, at: float) -> None:
         """Keep a duration as the example of its bucket, in place of the one before."""
-        self.exemplars[LAST - 1 - place_of(seconds)] = labels, seconds, at
+        self.exemplars[index_of(seconds)] = labels, seconds, at
+
+    @property
+    def buckets(self) -> dict[int, int]:
+        """The counts of the buckets that are not empty, by index."""
+        places = self.places.copy()
+        return {LAST - 1 - place: places[place] for place in reversed(range(PLACES)) if places[place]}
 
     def state(self) -> tuple[dict[int, int], float, dict[int, tuple[dict[str, str], float, float]]]:
-        """The buckets that are not empty, by index; the sum; and the exemplars."""
-        places = self.places.copy()
-        buckets = {LAST - 1 - place: places[place] for place in reversed(range(PLACES)) if places[place]}
-        return buckets, self.seconds, self.exemplars.copy()
+        """The buckets, the sum, and the exemplars."""
+        return self.buckets, self.seconds, self.exemplars.copy()
+
+
+def index_of(seconds: float) -> int:
+    """The index of the bucket of a duration."""
+    return LAST - 1 - place_of(seconds)
 
 
 def place_of(seconds: float) -> int:
