@@ -29,11 +29,11 @@ async def main(urls: list[str]) -> None:
     loop = asyncio.get_running_loop()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(over.set)), daemon=True).start()
     inventory = Pipeline(
-        Timeout(2, name="total"),
-        Retry(3, budget=Budget()),
+        Timeout(4, name="total"),
+        Retry(3, budget=Budget(cap=3)),
         Bulkhead(50, queue=50),
         CircuitBreaker(failure_rate=0.5, window_seconds=5, min_calls=10, break_duration=1, max_break=2),
-        Timeout(0.5, name="attempt"),
+        Timeout(1, name="attempt"),
         name="inventory",
     )
     turn = itertools.cycle(urls)
