@@ -9,9 +9,11 @@ import sys
 import threading
 import weakref
 
+import pytest
 from opentelemetry import trace
+from tenacity import retry_if_result
 
-from resilient import Bulkhead, Pipeline, Retry
+from resilient import Bulkhead, Hedge, Pipeline, Retry
 from resilient.observe.metrics import TABLE, read, record_durations
 from resilient.observe.opentelemetry.call_spans import AttemptSpan, CallSpan
 from tests.observe.span_trees import Traces
@@ -135,7 +137,9 @@ async def test_an_exemplar_leads_to_the_span_of_its_call() -> None:
 
 LATE = """
 import asyncio
+import pytest
 from opentelemetry import trace
+from tenacity import retry_if_result
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -165,3 +169,29 @@ def test_the_global_provider_may_be_set_later() -> None:
     """Frameworks import their modules before they set up tracing."""
     result = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout.strip() == "attempt load,users load"
+
+
+@pytest.mark.virtual_time
+async def test_losers_of_a_call_that_is_repeated_for_ever_do_not_add_up() -> None:
+    """Their spans wait for the event of a Timeout, but only a number of them."""
+    users = Pipeline(Retry(attempts=300, wait=0, on=retry_if_result(lambda result: result == "again")), Hedge(0.5))
+    requests, most_open = 0, 0
+    with Traces(users) as traces:
+
+        @users
+        async def load() -> str:
+            nonlocal requests, most_open
+            requests += 1
+            most_open = max(most_open, len(traces.open))
+            if requests % 2:
+                await asyncio.sleep(60)
+            return "again"
+
+        assert await load() == "again"
+        await users.aclose()
+        assert requests == 600
+        assert 100 < most_open < 110
+        assert not traces.open
+        endings = [(span.attributes or {})["resilient.ending"] for span in traces.named("attempt load")]
+        assert sorted(set(endings)) == ["cancelled", "success"]
+        assert endings.count("cancelled") == 300

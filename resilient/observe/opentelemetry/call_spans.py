@@ -35,7 +35,8 @@ _cut: ContextVar[AttemptSpan | None] = ContextVar("resilient_cut_attempt", defau
 """The attempt that was cancelled in this task or thread, if it is not known yet whether a Timeout did it."""
 
 MOST = 100
-"""The most calls and forks of one call of which the latest outcome is kept: copies of a hedge that run at once."""
+"""The most calls and forks of one call of which the latest outcome is kept (copies of a hedge that run at once); and
+the most cancelled attempts that are kept."""
 
 
 class Owner(Protocol):
@@ -79,10 +80,16 @@ class Work:
 
     def hold(self, attempt: AttemptSpan) -> bool:
         """Keep an attempt that was cancelled: the event of a Timeout may follow. Returns False if the call is over."""
+        oldest: AttemptSpan | None = None
         with _lock:
-            if not self._is_over:
-                self._held.append(attempt)
-            return not self._is_over
+            if self._is_over:
+                return False
+            self._held.append(attempt)
+            if len(self._held) > MOST:  # losers of hedges, in a call that goes on and on
+                oldest = self._held.pop(0)
+        if oldest is not None:
+            oldest.cancelled()
+        return True
 
     def let_go(self, attempt: AttemptSpan) -> bool:
         """Keep an attempt no longer: its outcome is known. Returns False if it was known before."""
