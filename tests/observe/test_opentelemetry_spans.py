@@ -23,10 +23,12 @@ from resilient import (
     Retry,
     Timeout,
 )
+from resilient.events import CallEnded
 from resilient.faults import Errors
 from resilient.observe.opentelemetry import trace_calls
 from resilient.observe.opentelemetry.span_events import NAMES
 from tests.observe.span_trees import Traces
+from tests.recorders import EventRecorder
 
 SECRET = "password=hunter2"
 
@@ -196,11 +198,16 @@ ENDS: dict[str, tuple[Pipeline, Any, list[str]]] = {
 @pytest.mark.parametrize(("pipeline", "function", "lines"), ENDS.values(), ids=ENDS)
 @pytest.mark.virtual_time
 async def test_spans_end_as_the_policies_judged(pipeline: Pipeline, function: Any, lines: list[str]) -> None:
-    """Ending, verdict, `error.type` and status of the call and of each attempt."""
+    """Ending, verdict, `error.type` and status of the call and of each attempt; the call's are those of `CallEnded`."""
+    recorder = EventRecorder(pipeline, CallEnded)
     with Traces(pipeline) as traces:
         await asyncio.gather(pipeline.call(function()), return_exceptions=True)
         assert traces.lines(*SHOWN) == lines
         assert not traces.open
+        (ended,) = recorder.calls
+        shown = traces.spans[0].attributes or {}
+        assert (shown["resilient.ending"], shown["resilient.verdict"]) == (ended.ending, ended.verdict)
+        assert shown["resilient.requests"] == ended.requests
 
 
 async def test_a_refused_call_has_no_attempt() -> None:
@@ -385,6 +392,7 @@ async def test_errors_of_the_tracer_never_fail_a_call(start: bool, caplog: pytes
     assert not trace.get_current_span().get_span_context().is_valid
     about = [record for record in caplog.records if "the tracer raised" in record.message]
     assert [record.levelno for record in about] == [logging.ERROR]
+    assert about == [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_bad_input_gets_a_clear_error() -> None:

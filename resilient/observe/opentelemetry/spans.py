@@ -178,6 +178,13 @@ class Tracing(ScopedSurround):
         return scope
 
     def __call__(self, event: Event) -> None:
+        try:
+            self._add(event)
+        except Exception:
+            self.failed()
+
+    def _add(self, event: Event) -> None:
+        """Add an event to the span of its call."""
         span: CallSpan | None = get_current().get(_CALL)  # type: ignore[assignment]
         while span is not None and (span.owner is not self or span.pipeline.name != event.pipeline):
             span = span.outer
