@@ -10,6 +10,8 @@ import pytest
 
 from resilient.observe.dashboards.files import RULES, dashboard_files, rule_groups
 from resilient.observe.dashboards.options import DashboardOptions
+from resilient.observe.dashboards.policy_alerts import NOT_FULL
+from resilient.policies.breaker.breaker import REFUSED, TRY_AGAIN
 from tests.observe import error_budget_alert_cases, pipeline_alert_cases, policy_alert_cases
 from tests.observe.alert_case import Case, selector
 from tests.servers import find_program
@@ -37,6 +39,13 @@ def test_every_alert_has_cases_that_fire_and_cases_that_do_not() -> None:
     assert set(CASES) == set(ALERTS)
     for name, cases in CASES.items():
         assert {bool(case.fires) for case in cases} == {True, False}, name
+
+
+def test_refusals_by_circuits_are_no_refusals_by_limits() -> None:
+    """An open circuit has an alert of its own. The codes are those that breakers and closed pipelines count."""
+    assert {template.code for template in (*REFUSED.values(), *TRY_AGAIN.values())} | {"closed"} == set(
+        NOT_FULL.removeprefix('reason!~"').removesuffix('"').split("|")
+    )
 
 
 def unit_test(name: str, case: Case) -> dict[str, object]:

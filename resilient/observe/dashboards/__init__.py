@@ -14,7 +14,7 @@ Rules of Prometheus:
 rules            recordings and alerts, and their YAML
 error_budget     the objective: its recordings, and the alerts of several windows
 policy_alerts    alerts on policies: circuits, budgets, hedges, limits, queues
-pipeline_alerts  alerts on whole pipelines, and on the figures themselves
+pipeline_alerts  alerts on whole pipelines, and on the metrics themselves
 runbook          what each alert means, what to look at, what to do
 
 Dashboards of Grafana:

@@ -1,4 +1,4 @@
-"""Alerts on whole pipelines, and on the figures themselves."""
+"""Alerts on whole pipelines, and on the metrics themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["pipeline_alerts"]
 
 
 def pipeline_alerts(options: DashboardOptions) -> Group:
-    """The alerts on pipelines, and on the figures."""
+    """The alerts on pipelines, and on the metrics."""
     made = (
         *(_pipeline_not_on(options), _fallback_answers(options), _calls_hang(options)),
         *(_stragglers(options), _chaos_left_on(options)),
@@ -62,7 +62,7 @@ def _fallback_answers(options: DashboardOptions) -> Alert:
             'The panel "Attempts by ending" of the dependency\'s dashboard: how the real calls end. Open circuits and'
             " refusals of the same pipeline."
         ),
-        do="Restore the dependency. Tell those who must know that the data is old or reduced.",
+        do="Restore the dependency. Announce that the data is old or reduced.",
     )
 
 
@@ -101,7 +101,7 @@ def _stragglers(options: DashboardOptions) -> Alert:
         wait=15 * MINUTE,
         severity="warning",
         summary=f"Abandoned calls pile up: {subject(options, 'pipeline')}",
-        description="{{ $value }} calls still run that nobody waits for: more than the calls in flight.",
+        description="{{ $value }} calls that no caller waits for still run: more than the calls in flight.",
         means=(
             "Losers of hedges, or calls that `Timeout(abandon=True)` has left behind, do not end. They hold threads,"
             " connections and memory, and load the dependency."
@@ -120,7 +120,7 @@ def _chaos_left_on(options: DashboardOptions) -> Alert:
         severity="info",
         summary=f"Chaos has injected faults for an hour: {subject(options, 'pipeline', 'policy')}",
         description='{{ $value | printf "%.2f" }} faults are injected in a second.',
-        means="An experiment runs longer than most do. Its faults look like those of the dependency in all figures.",
+        means="An experiment runs longer than most do. Its faults look like those of the dependency in all metrics.",
         look="Who runs it, and until when.",
         do='If it is over, deploy without its Chaos policy; at once: `pipeline.switch("off")` in each process.',
     )
@@ -134,10 +134,10 @@ def _metrics_missing(options: DashboardOptions) -> Alert:
         expr=f"{query.total(f'{mode} offset {before}', of='count')} unless {query.total(mode, of='count')}",
         wait=10 * MINUTE,
         severity="warning",
-        summary=f"The figures of all pipelines are gone: {subject(options)}",
+        summary=f"The metrics of all pipelines are missing: {subject(options)}",
         description="An hour ago there were {{ $value }} series of pipelines. Now there are none.",
         means=(
-            "No process exports figures, so no other alert of resilient can fire. All processes are down, cannot be"
+            "No process exports metrics, so no other alert of resilient can fire. All processes are down, cannot be"
             " scraped, or run a version without the exporter. The alert ends by itself an hour after they were last"
             " seen."
         ),
@@ -154,8 +154,8 @@ def _names_dropped(options: DashboardOptions) -> Alert:
         wait=15 * MINUTE,
         severity="info",
         summary=f"There are too many names of pipelines: {subject(options)}",
-        description='{{ $value }} names are beyond the cap of a process. Their figures are summed in pipeline="other".',
-        means="Names are made at run time: from users, URLs or keys. Figures of single pipelines are lost.",
-        look="The names in the figures: what varies in them.",
+        description='{{ $value }} names are beyond the cap of a process. They are summed in pipeline="other".',
+        means="Names are made at run time: from users, URLs or keys. Metrics of single pipelines are lost.",
+        look="The names in the metrics: what varies in them.",
         do="Give pipelines fixed names, and use Keyed for what varies.",
     )

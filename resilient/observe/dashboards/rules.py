@@ -13,7 +13,7 @@ from resilient.observe.dashboards.options import DashboardOptions
 __all__ = ["Alert", "Group", "Recording", "Severity", "rules_text", "subject"]
 
 Severity = Literal["critical", "warning", "info"]
-"""How urgent an alert is: "critical": somebody is woken; "warning": somebody looks on the next working day, or today;
+"""How urgent an alert is: "critical": a person must act now; "warning": a person must look on the next working day;
 "info": it is good to know."""
 
 
@@ -31,7 +31,7 @@ class Alert:
 
     Attributes:
         wait: seconds for which it must have had them, before `DashboardOptions.time_scale`.
-        summary, description: templates of Prometheus: what is wrong, and with which figures.
+        summary, description: templates of Prometheus: what is wrong, and how much.
         means, look, do: the runbook: what the alert means, what to look at, what to do. Plain texts.
     """
 

@@ -10,17 +10,16 @@ from resilient.observe.dashboards.rules import Group
 __all__ = ["notes", "runbook_text"]
 
 NOTES = (
-    "Scrape at least once a minute: rates are taken over five minutes, which needs two scrapes, and bears a lost one"
-    " from four on.",
-    "One alert stands for all processes of a service. Which process it is, the dashboards show by `instance`.",
-    "A series that does not exist yet is no alert: a counter appears with its first count, so the very first failure of"
-    " a process may not be seen.",
-    "Restarts are no alert: rates are taken for each process before they are summed, so a counter that begins again"
-    " at 0 does not count.",
-    "Shares of few calls are left out: an alert on a share needs 20 calls, or 5 refusals, within five minutes; an alert"
-    " on the error budget needs 5 bad calls in its long window.",
-    "The error budget has no history from before the rules were loaded, and a pipeline that is switched off is not"
-    " counted at all.",
+    "Scrape at least once a minute. Rates are taken over five minutes and need two scrapes in that time.",
+    "There is one alert for all processes of a service. The dashboards show single processes by `instance`.",
+    "A counter appears with its first count, and a rate needs two scrapes of it. So the first failure of its kind in a"
+    " process is not seen.",
+    "A restart is no alert: rates are taken for each process before they are summed, so a counter that begins again at"
+    " 0 does no harm.",
+    "A share of few calls is no alert: it needs 20 calls, or 5 refusals, in five minutes. An alert on the error budget"
+    " needs 5 bad calls in its long window.",
+    "The error budget has no history from before the rules were loaded. Calls of a pipeline that is switched off are"
+    " not counted.",
     "The alerts on the error budget include each other. Let Alertmanager inhibit the slower ones of the same pipeline.",
 )
 
@@ -45,7 +44,7 @@ def runbook_text(groups: Sequence[Group], header: str) -> str:
     for alert in alerts:
         lines += [
             *("", f"## {alert.name}", ""),
-            f"Severity {alert.severity}; fires after {promql(alert.wait)}.",
+            f"Severity {alert.severity}; fires {f'after {promql(alert.wait)}' if alert.wait else 'at once'}.",
             *("", f"**Means.** {alert.means}"),
             *("", f"**Look at.** {alert.look}"),
             *("", f"**Do.** {alert.do}"),
