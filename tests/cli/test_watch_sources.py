@@ -319,7 +319,7 @@ def test_any_text_is_a_reading_or_a_source_error(text: str) -> None:
 async def test_metrics_are_read_where_there_is_no_live_page(quick: None) -> None:
     """The application answers every path, so the path of the live page too, but not as JSON."""
     text = TEXT.format(success=1, failure=1, low=1).encode()
-    for path in ("/metrics", "/other"):
+    for path in ("/metrics", "/other", "/federate?match[]=resilient_calls_total"):
         async with serving(answering(200, "text/plain; version=0.0.4", text)) as url:
             async with aclosing(readings(Address(f"{url}{path}"))) as items:
                 first: Reading = await take(items, lambda item: True)

@@ -89,7 +89,7 @@ async def readings(address: Address) -> AsyncGenerator[Reading | SourceError]:
 
 async def _read(client: httpx.AsyncClient, address: Address) -> AsyncGenerator[Reading]:
     """Yield the readings of one connection."""
-    if not address.url.endswith("/metrics"):
+    if not address.url.endswith("/metrics") and "?" not in address.url:
         found = await _get(client, f"{address.url}/state.json")
         if found.status_code == 200 and found.headers.get("content-type", "").startswith("application/json"):
             async with aclosing(read_live(client, address.url)) as stream:
