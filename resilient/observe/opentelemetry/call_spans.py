@@ -70,10 +70,10 @@ class Work:
     def __init__(self) -> None:
         self.ordinals = count(1)
         self.number = 0
-        self.copies: list[SpanContext] = []
-        self.hedges: dict[int, str] = {}
-        self.ended: dict[Call, tuple[int, str]] = {}
-        self._held: list[AttemptSpan] = []
+        self.copies: tuple[SpanContext, ...] = ()
+        self.hedges: dict[int, str] | None = None  # most calls need neither this nor the next one
+        self.ended: dict[Call, tuple[int, str]] | None = None
+        self._held: tuple[AttemptSpan, ...] = ()
         self._is_over = False
         self.latest = (0, "")
         self.retried = ""
@@ -84,9 +84,10 @@ class Work:
         with _lock:
             if self._is_over:
                 return False
-            self._held.append(attempt)
+            self._held = (*self._held, attempt)
             if len(self._held) > MOST:  # losers of hedges, in a call that goes on and on
-                oldest = self._held.pop(0)
+                oldest, *rest = self._held
+                self._held = (*rest,)
         if oldest is not None:
             oldest.cancelled()
         return True
@@ -96,32 +97,40 @@ class Work:
         with _lock:
             if attempt not in self._held:
                 return False
-            self._held.remove(attempt)
+            self._held = tuple(each for each in self._held if each is not attempt)
             return True
 
     def leave(self) -> None:
         """The call is over: no Timeout has ended the attempts that are still kept."""
         with _lock:
             self._is_over = True
-            held, self._held = self._held, []
+            held, self._held = self._held, ()
         for attempt in held:
             attempt.cancelled()
-        self.ended.clear()
+        self.ended = None  # it refers to the call
 
     def attempt_ended(self, call: Call, number: int, cause: str) -> None:
         """Keep how attempt `number` of a call or fork has ended."""
-        if len(self.ended) >= MOST:
-            self.ended.clear()
+        if self._is_over:
+            return
+        if self.ended is None or len(self.ended) >= MOST:
+            self.ended = {}
         self.latest = self.ended[call] = number, cause
+
+    def hedged(self, copy: int, reason: str) -> None:
+        """Keep why a copy of a hedge is about to begin."""
+        if self.hedges is None:
+            self.hedges = {}
+        self.hedges[copy] = reason
 
     def cause(self, call: Call, fields: dict[str, Any]) -> list[Link] | None:
         """Add to `fields` why a further attempt begins. Returns its links to other copies of a hedge, or None."""
-        ended = self.ended.get(call)
+        ended = None if self.ended is None else self.ended.get(call)
         if isinstance(call, Fork) and call.copy > 1:
             fields[_COPY] = call.copy
             if ended is None:
                 fields[_REASON] = "hedge"
-                fields[_CAUSE] = self.hedges.get(call.copy, "delay")
+                fields[_CAUSE] = "delay" if self.hedges is None else self.hedges.get(call.copy, "delay")
                 return [Link(copy) for copy in self.copies]
         if call.attempt > 1:
             fields[_REASON] = "retry"
@@ -272,7 +281,8 @@ class CallSpan(_Scoped):
 
     def end(self, ending: CallEnding, verdict: VerdictKind, error: BaseException | None, result: Any) -> None:
         requests = self._requests if self._call is None else self._call.requests
-        fields = _fields(ending, error, result, is_http=self.is_http)
+        is_plain = ending == "success" and not self.is_http
+        fields = {} if is_plain else _fields(ending, error, result, is_http=self.is_http)
         if requests is not None:
             fields[_REQUESTS] = requests
         failed = verdict == "failure" or ending in ("timeout", "rejected")
@@ -313,7 +323,8 @@ class AttemptSpan(_Scoped):
             if self._work.hold(self):
                 _cut.set(self)
                 return
-        fields = _fields(ending, error, result, is_http=self._is_http)
+        is_plain = ending == "success" and not self._is_http
+        fields = {} if is_plain else _fields(ending, error, result, is_http=self._is_http)
         if call is not None and ending not in {"cancelled", "success"}:
             self._work.attempt_ended(call, self._number, fields.get(ERROR_TYPE, "result"))
         self.finish(ending, verdict, error, verdict == "failure", fields)

@@ -171,8 +171,8 @@ class Tracing(ScopedSurround):
         )
         scope = AttemptSpan(self, span, call, outer, ordinal)
         if number > work.number:
-            work.number, work.copies = number, []
-        work.copies.append(span.get_span_context())
+            work.number, work.copies = number, ()
+        work.copies += (span.get_span_context(),)
         if not held:
             scope.attach(Context({**around, _SPAN: span, ATTEMPT: scope}))
         return scope
@@ -191,7 +191,7 @@ class Tracing(ScopedSurround):
         if span is None or not span.span.is_recording():
             return
         if isinstance(event, events.Hedging):
-            span.work.hedges[event.copy] = event.reason
+            span.work.hedged(event.copy, event.reason)
         elif isinstance(event, events.Retrying):
             span.work.retried = "" if event.error is None else type_name(type(event.error))
         elif isinstance(event, events.CallTimedOut):
