@@ -151,7 +151,9 @@ def test_terminal_without_utf_8_gets_ascii() -> None:
 def test_modes_and_closed_pipelines_are_said_in_words() -> None:
     """What colours would say alone would be lost without colours."""
     states = {"a": PipelineState(mode="off"), "b": PipelineState(mode="once", closed=True)}
+    states["c"] = PipelineState(rate_limits={"RateLimit": 3})
     lines = shown(board(Reading(AT, states)))
+    assert lines[7] == "  RateLimit 3 tokens"
     assert lines[3] == "  switched off"
     assert lines[5] == "  closed: refuses new calls · mode once"
 

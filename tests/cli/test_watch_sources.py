@@ -101,18 +101,22 @@ def test_state_of_the_live_page_is_understood() -> None:
 
 
 def test_keys_of_a_limit_are_added_and_the_emptiest_budget_counts() -> None:
-    """A `Keyed` of limits, and a budget for each dependency."""
+    """A `Keyed` of limits, one of rate limits, and a budget for each dependency."""
     limit = {"now": {"in_flight": 2, "limit": 10, "queued": 1}}
+    rate = {"now": {"tokens": 4, "burst": 10}}, {"now": {"tokens": 2, "burst": 10}}
     budget = {"tokens": 1, "each": {"a": {"tokens": 7}, "b": {"tokens": 3}}}
     policies = {
         "0": {"name": "limit", "gates": {"a": limit, "b": limit}},
         "1": {"name": "Retry", "now": {"budget": budget}},
+        "2": {"name": "quota", "gates": {"a": rate[0], "b": rate[1]}},
+        "3": {"name": "all", **rate[0]},
     }
     found = reading_of({"format": 1, "pipelines": {"users": {"policies": policies}}}).pipelines["users"]
     assert (found.permits, found.tokens) == ([Permits("limit", 4, 20, 2)], 3)
+    assert found.rate_limits == {"quota": 2, "all": 4}
 
 
-@search(400)
+@search(100)
 @given(
     st.dictionaries(
         st.text(max_size=3), st.fixed_dictionaries({"policies": st.dictionaries(st.text(), NODES)}) | ANYTHING
@@ -262,6 +266,8 @@ resilient_queue_length{{pipeline="users",policy="Bulkhead"}} 1
 # TYPE resilient_budget_tokens gauge
 resilient_budget_tokens{{pipeline="users",policy="Retry"}} 8
 resilient_budget_tokens{{pipeline="users",policy="Hedge"}} 6
+# TYPE resilient_tokens gauge
+resilient_tokens{{pipeline="users",policy="RateLimit"}} 4
 # TYPE resilient_pipeline_mode gauge
 resilient_pipeline_mode{{pipeline="users",mode="on"}} 0
 resilient_pipeline_mode{{pipeline="users",mode="off"}} 1
@@ -278,6 +284,7 @@ def test_rates_and_latencies_are_made_of_two_texts() -> None:
     assert first.circuits == {"open": 1}
     assert first.permits == [Permits("Bulkhead", 2, 50, 1)]
     assert first.tokens == 6
+    assert first.rate_limits == {"RateLimit": 4}
     state = metrics.reading(TEXT.format(success=180, failure=30, low=110), 1010.0).pipelines["users"]
     assert (state.rate, state.bad, state.retry_rate) == (10.0, 0.2, 2.0)
     assert state.p50 == pytest.approx(0.1 * 40 / 60)
@@ -334,7 +341,7 @@ def test_every_metric_that_is_read_is_in_the_table() -> None:
     read = {
         name.removesuffix("_bucket") for name in re.findall(r'case "(resilient_\w+)"', inspect.getsource(metrics_text))
     }
-    assert len(read) == 11
+    assert len(read) == 12
     assert read <= known
 
 

@@ -174,8 +174,11 @@ def _add_policy(found: PipelineState, node: Mapping[str, Any]) -> None:
         if permits:
             sums = (sum(each.in_use for each in permits), sum(each.limit for each in permits))
             found.permits.append(Permits(name, *sums, sum(each.queued for each in permits)))
+        for gate in gates.values():
+            _add_rate_limit(found, name, gate)
     elif (own := _permits(name, node)) is not None:
         found.permits.append(own)
+    _add_rate_limit(found, name, node)
     now = node.get("now")
     if not isinstance(now, dict):
         return
@@ -206,6 +209,13 @@ def _permits(name: str, node: Any) -> Permits | None:
     if in_use is None or limit is None:
         return None
     return Permits(name, in_use, limit, _whole(now.get("queued")) or 0)
+
+
+def _add_rate_limit(found: PipelineState, name: str, node: Any) -> None:
+    now = node.get("now") if isinstance(node, dict) else None
+    tokens = number(now.get("tokens")) if isinstance(now, dict) and "burst" in now else None
+    if tokens is not None:
+        found.rate_limits[name] = min(tokens, found.rate_limits.get(name, tokens))
 
 
 def _add_circuits(found: PipelineState, states: Mapping[Any, Any]) -> None:

@@ -45,6 +45,7 @@ class Totals:
     limits: Counts = field(default_factory=_counts)
     queued: Counts = field(default_factory=_counts)
     tokens: dict[str, float] = field(default_factory=dict)
+    rate_limits: dict[str, float] = field(default_factory=dict)
 
 
 def totals_of(text: str) -> dict[str, Totals]:
@@ -99,6 +100,8 @@ def _add(found: dict[str, Totals], samples: Iterable[Any]) -> None:
                 totals.limits[policy] += value
             case "resilient_queue_length":
                 totals.queued[policy] += value
+            case "resilient_tokens":
+                totals.rate_limits[policy] = min(value, totals.rate_limits.get(policy, math.inf))
             case "resilient_budget_tokens":
                 totals.tokens[policy] = min(value, totals.tokens.get(policy, math.inf))
 
@@ -135,6 +138,7 @@ def _state(now: Totals, before: Totals | None, seconds: float) -> PipelineState:
             for policy, limit in now.limits.items()
         ],
         tokens=min(now.tokens.values(), default=None),
+        rate_limits={legible(policy): tokens for policy, tokens in now.rate_limits.items()},
     )
     if before is None:
         return found

@@ -43,6 +43,7 @@ class PipelineState:
         retries, hedges: extra requests so far; `retry_rate`, `hedge_rate`: for each second.
         circuits: the number of circuits in each state.
         tokens: in the budget for extra requests; of several budgets, in the emptiest.
+        rate_limits: the tokens of each RateLimit, by the name of the policy; of several keys, of the emptiest.
         error: why the state could not be read; "" if it could.
     """
 
@@ -61,6 +62,7 @@ class PipelineState:
     circuits: dict[str, int] = field(default_factory=dict)
     permits: list[Permits] = field(default_factory=list)
     tokens: float | None = None
+    rate_limits: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
 

@@ -167,6 +167,7 @@ def _details(state: PipelineState) -> list[str]:
     for each in state.permits:
         waiting = f", {each.queued} wait" if each.queued else ""
         said.append(f"{each.policy} {each.in_use}/{each.limit}{waiting}")
+    said += [f"{policy} {_short(tokens)} tokens" for policy, tokens in state.rate_limits.items()]
     if state.tokens is not None:
         said.append(f"budget {_short(state.tokens)}")
     return said
