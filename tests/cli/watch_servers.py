@@ -1,4 +1,4 @@
-"""Servers that `resilient watch` is pointed at."""
+"""Servers that `resilient watch` is pointed at, and what its readings are awaited with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import uvicorn
 
-__all__ = ["answering", "free_port", "serving"]
+from resilient.cli.watch import sources
+
+__all__ = ["answering", "free_port", "quick", "serving", "take"]
 
 
 def free_port() -> int:
@@ -51,3 +54,19 @@ def answering(status: int, kind: str, body: bytes) -> Any:
         await send({"type": "http.response.body", "body": body})
 
     return app
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No real pause before the next try."""
+    monkeypatch.setattr(sources, "PAUSE", 0.01)
+    monkeypatch.setattr(sources, "POLL", 0.05)
+
+
+async def take(items: AsyncIterator[Any], wanted: Any) -> Any:
+    """Return the first item for which `wanted` is true; all others are passed over."""
+    async with asyncio.timeout(20):
+        async for item in items:
+            if wanted(item):
+                return item
+    raise AssertionError("the source has ended")

@@ -15,7 +15,7 @@ import structlog
 from resilient import CircuitBreaker, CircuitOpen, Pipeline, Retry
 from resilient.events import CallRejected, CircuitChanged, Event
 from resilient.observe.logging import EventLog, log_events
-from tests.observe.test_logging import EXPECTED, LINES, SECRET, refused, strange
+from tests.observe.log_records import EXPECTED, LINES, SECRET, refused, strange
 
 __all__ = ["strange"]  # the fixture
 
