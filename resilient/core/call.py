@@ -37,7 +37,7 @@ class Call:
             forks, because only these are read from outside.
         requests: how often the function was called, hedges included. Counted only while there are listeners.
         identity: the id of the call, made when it is first read.
-        elapsed: seconds that the dependency took in the latest attempt that failed, if gates have measured it.
+        elapsed: seconds that the dependency took in the first attempt, if that failed and gates have measured it.
         history: of a call of which something has failed (`resilient.core.history`). Forks have none of their own.
         substituted_at: the attempt for which a policy answered in the dependency's place (`Facts.substitutes`).
     """

@@ -180,7 +180,7 @@ class GateGroup:
             return
         end = call.begin().now()
         elapsed = end - begin - (call.waited if self.waits else 0.0) if self.clocked else 0.0
-        if self.clocked:
+        if self.clocked and call.attempt == 1:
             call.elapsed = elapsed
         if isinstance(error, Exception):
             try:

@@ -5,27 +5,41 @@ Fallback record it then, on the call. `resilient.observe.why` makes a report of 
 
 A history is plain data: times, numbers, the class of an error, the status of a response, the text of an error of this
 library. It refers to no argument, result, error or traceback, so it keeps none of them in memory, and can hold no
-secret of theirs. It is bounded: of many steps the first `FIRST` and the last `LAST` are kept.
+secret of theirs. It is bounded: of many steps the first and the last are kept.
+
+While a call fails, records must be cheap. So they are tuples in a list (`Call.history`), and `steps_of` computes the
+rest of a `Step` when it is asked:
+
+    ATTEMPT     at, attempt, begin, waited, error, status, text, asked
+    SUCCESS     at, attempt, begin, waited
+    PAUSE       at, policy, seconds, asked
+    ENDED       at, policy, reason, deadline_left
+    STARTED     at, copy, reason
+    FAILED      at, copy, error, status, text, asked
+    WON         at, copy
+    TIMEOUT     at, attempt, policy, seconds, waited
+    FALLBACK    at, policy
+    LEFT_OUT    how many
 """
 
 from __future__ import annotations
 
 from collections import deque
 from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from resilient.core.call import Call
+from resilient.core.call import Call, Fork
 from resilient.core.call_key import key_of
 from resilient.core.context import PipelineContext
-from resilient.core.verdict import Verdict
-from resilient.errors import CircuitOpen, ResilientError, TimedOut, bare, reason_of
+from resilient.errors import CircuitOpen, ResilientError, Stopped, TimedOut, bare, reason_of
 
 __all__ = [
     "FIRST",
     "LAST",
-    "History",
     "Recorded",
     "Step",
+    "Steps",
     "attempt_failed",
     "copy_failed",
     "copy_started",
@@ -36,79 +50,96 @@ __all__ = [
     "recorders",
     "retries_ended",
     "status_of",
+    "steps_of",
     "text_of",
     "timed_out",
 ]
 
 FIRST = 5
 LAST = 10
+"""How many of the first and of the last steps a report has."""
 
-StepKind = Literal["attempt", "pause", "copy started", "copy failed", "copy won", "timeout", "fallback", "success"]
+MOST = 3 * (FIRST + LAST)
+"""The records of a history after which those between the first and the last are dropped."""
 
+StepKind = Literal[
+    "attempt", "success", "pause", "ended", "copy started", "copy failed", "copy won", "timeout", "fallback"
+]
 
-class Step(NamedTuple):
-    """One step of a call.
+ATTEMPT: StepKind = "attempt"
+SUCCESS: StepKind = "success"
+PAUSE: StepKind = "pause"
+ENDED: StepKind = "ended"
+STARTED: StepKind = "copy started"
+FAILED: StepKind = "copy failed"
+WON: StepKind = "copy won"
+TIMEOUT: StepKind = "timeout"
+FALLBACK: StepKind = "fallback"
+LEFT_OUT = "left out"
 
-    Attributes:
-        kind: what happened.
-        at: when, in seconds on the clock of the call's runtime: at its end; a pause, at its begin.
-        number: of the attempt, or of the copy (from 1).
-        seconds: how long it took, without the time in local queues; None: not known.
-        queued: the seconds in local queues before it.
-        error: the class of the error; None: there was a result, or it is no failure.
-        status: the HTTP status of a response, or of an error that has one; else None.
-        text: the text of an error of this library; the reason of a copy; the name of the policy for the other kinds.
-        asked: of a failure, the pause in seconds that the dependency asked for; else None.
-    """
-
-    kind: StepKind
-    at: float
-    number: int
-    seconds: float | None = None
-    queued: float = 0.0
-    error: type[BaseException] | None = None
-    status: int | None = None
-    text: str = ""
-    asked: float | None = None
+History = list[Any]
+"""The records of a call, oldest first."""
 
 
-class History:
-    """The steps of one call so far, oldest first.
-
-    Attributes:
-        steps: the first and the last ones.
-        left_out: the number of steps between these that are not kept.
-        attempt: the number of the last attempt that was recorded.
-        waited: `Call.waited` at that time.
-        policy, reason: of the Retry that ended the attempts; "" while none has.
-        left: the seconds until the deadline of the call at that time; None: it had none.
-    """
-
-    __slots__ = ("attempt", "left", "left_out", "policy", "reason", "steps", "waited")
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.left_out = 0
-        self.attempt = 0
-        self.waited = 0.0
-        self.policy = self.reason = ""
-        self.left: float | None = None
-
-    def add(self, step: Step) -> None:
-        """Append a step. Drops the oldest one that is neither among the first nor among the last."""
-        self.steps.append(step)
-        if len(self.steps) > FIRST + LAST:
-            del self.steps[FIRST]
-            self.left_out += 1
+# -- what a call records ---------------------------------------------------------------------------------------------
 
 
 def _of(call: Call) -> History:
     """The history of a call, which its forks share; made if there is none."""
-    origin = call.origin
-    history: History | None = getattr(origin, "history", None)
+    if type(call) is Fork:
+        call = call.origin
+    history: History | None = getattr(call, "history", None)
     if history is None:
-        history = origin.history = History()
+        history = call.history = []
+    elif len(history) > MOST:
+        _shorten(history)
     return history
+
+
+def _shorten(history: History) -> None:
+    """Drop the records between the first and the last, and count them."""
+    first, last = 2 * FIRST, 2 * LAST
+    middle = history[first:-last]
+    dropped = sum(record[1] if record[0] is LEFT_OUT else record[0] is not ENDED for record in middle)
+    history[first:-last] = [(LEFT_OUT, dropped)]
+
+
+_Outcome = tuple[type[BaseException] | None, int | None, str]
+
+
+def _outcome(error: BaseException | None, result: Any) -> _Outcome:
+    """The class of an error, the status of the outcome, and the text of an error of this library."""
+    if error is None:
+        return None, status_of(result), ""
+    kind = type(error)
+    try:
+        if (kind in _plain or _is_plain(kind)) and not error.__dict__:  # most errors
+            return kind, None, ""
+    except Exception:
+        pass  # its `__dict__` raises
+    error = bare(error) if issubclass(kind, Exception) else error  # type: ignore[arg-type]
+    return type(error), status_of(error), text_of(error)
+
+
+_plain: set[type[BaseException]] = set()
+"""Classes of errors in which there is nothing to read but the attributes of an instance, as seen so far."""
+
+_MOST_PLAIN = 1_000
+"""The most classes in `_plain`, because some programs make new classes without end."""
+
+_READ = frozenset(("status_code", "status", "response", "__getattr__", "__getattribute__"))
+
+
+def _is_plain(kind: type[BaseException]) -> bool:
+    """Whether there is nothing to read in a class of errors. If so, adds it to `_plain`."""
+    if issubclass(kind, ResilientError | Stopped):
+        return False
+    if any(not _READ.isdisjoint(vars(each)) for each in kind.__mro__ if each not in (BaseException, object)):
+        return False
+    if len(_plain) >= _MOST_PLAIN:
+        _plain.clear()
+    _plain.add(kind)
+    return True
 
 
 def status_of(outcome: object) -> int | None:
@@ -124,17 +155,6 @@ def status_of(outcome: object) -> int | None:
     return None
 
 
-def _outcome(error: BaseException | None, result: Any, verdict: Verdict) -> dict[str, Any]:
-    """The fields of a step that describe an outcome."""
-    shown: object = result
-    text = ""
-    if error is not None:
-        shown = error = bare(error) if issubclass(type(error), Exception) else error  # type: ignore[arg-type]
-        text = text_of(error)
-    kind = None if error is None else type(error)
-    return {"error": kind, "status": status_of(shown), "text": text, "asked": verdict.retry_after}
-
-
 def text_of(error: BaseException) -> str:
     """Return the text of an error of this library, without the name of its pipeline; "" for any other error, whose text
     may quote what was sent."""
@@ -146,78 +166,90 @@ def text_of(error: BaseException) -> str:
 
 
 def attempt_failed(
-    call: Call, error: Exception | None, result: Any, verdict: Verdict, begin: float | None = None
+    call: Call, error: Exception | None, result: Any, asked: float | None, begin: float | None = None
 ) -> None:
-    """Record an attempt that failed just now, for a Retry. (Of two Retries around it only the inner one records it.)
+    """Record an attempt that failed just now. (Of two Retries around it only the inner one records it.)
 
-    `begin`: the time at which the attempt began, queues included. None: it was the first one of the Retry; its duration
-    is that which the gates have measured, if they have.
+    Args:
+        asked: the pause in seconds that the dependency asked for, if it did.
+        begin: the time at which the attempt began, queues included. None: it was the first one of its Retry; its
+            duration is that which the gates have measured (`Call.elapsed`), if they have.
     """
     history = _of(call)
-    if call.origin is call and call.attempt <= history.attempt:
-        return
-    now = call.begin().now()
-    queued = max(0.0, call.waited - history.waited)
-    seconds = getattr(call, "elapsed", None) if begin is None else max(0.0, now - begin - queued)
-    history.attempt, history.waited = call.attempt, call.waited
-    if history.steps and history.steps[-1].kind == "timeout":
-        limit = history.steps.pop()  # of this attempt
-        seconds = limit.seconds if begin is None else seconds
-    history.add(Step("attempt", now, call.attempt, seconds, queued, **_outcome(error, result, verdict)))
+    if history:
+        last = history[-2] if history[-1][0] is ENDED and len(history) > 1 else history[-1]
+        if last[0] is ATTEMPT and last[2] >= call.attempt:
+            return
+    runtime = call.runtime or call.begin()
+    history.append((ATTEMPT, runtime.now(), call.attempt, begin, call.waited, *_outcome(error, result), asked))
 
 
 def paused(call: Call, policy: str, seconds: float, asked: float | None) -> None:
-    """Record a pause of a Retry that begins now. `asked`: the part for which the dependency has asked."""
-    if seconds > 0:
-        _of(call).add(Step("pause", call.begin().now(), call.attempt, seconds, text=policy, asked=asked))
+    """Record the pause of a Retry after an attempt that was recorded. `asked`: the part of the pause for which the
+    dependency has asked."""
+    history = _of(call)
+    history.append((PAUSE, history[-1][1], policy, seconds, asked))
 
 
 def retries_ended(call: Call, policy: str, reason: str) -> None:
-    """Record the reason for which a Retry makes no further attempt."""
+    """Record the reason for which a Retry makes no further attempt, after an attempt that was recorded."""
     history = _of(call)
-    history.policy, history.reason = policy, reason
-    history.left = None if call.deadline is None else call.deadline - call.begin().now()
+    at = history[-1][1]
+    history.append((ENDED, at, policy, reason, None if call.deadline is None else call.deadline - at))
 
 
 def timed_out(call: Call, context: PipelineContext, error: TimedOut, waited: float) -> None:
     """Record that a Timeout has ended the call, or an attempt of it, with `error`, of which it `waited` some in local
     queues. The error keeps the record, for when it is pickled."""
     history = _of(call)
-    history.add(Step("timeout", call.begin().now(), call.attempt, error.seconds, waited, text=error.policy))
+    history.append((TIMEOUT, call.begin().now(), call.attempt, error.policy, error.seconds, waited))
     words = context.call_options.words(call)
-    error._recorded = Recorded(context.name, words, error.key, history)  # type: ignore[attr-defined]
+    elapsed = getattr(call, "elapsed", None)
+    error._recorded = Recorded(context.name, words, error.key, history, elapsed)  # type: ignore[attr-defined]
 
 
 def copy_started(call: Call, number: int, reason: str) -> None:
-    """Record that a Hedge has started a further copy of the call."""
-    _of(call).add(Step("copy started", call.begin().now(), number, text=reason))
+    """Record that a Hedge starts a further copy of the call. `reason`: "delay" or "failure"."""
+    _of(call).append((STARTED, call.begin().now(), number, reason))
 
 
-def copy_failed(call: Call, number: int, error: BaseException | None, result: Any, verdict: Verdict) -> None:
-    """Record that a copy of the call has failed. A failure of the only copy is recorded by a Retry, if there is one."""
-    _of(call).add(Step("copy failed", call.begin().now(), number, **_outcome(error, result, verdict)))
+def copy_failed(call: Call, number: int, error: BaseException | None, result: Any, asked: float | None) -> None:
+    """Record that a copy of the call has failed. (The failure of an only copy is that of the attempt.)"""
+    _of(call).append((FAILED, call.begin().now(), number, *_outcome(error, result), asked))
 
 
 def copy_won(call: Call, number: int) -> None:
     """Record that the caller gets the outcome of this copy, of several."""
-    _of(call).add(Step("copy won", call.begin().now(), number))
+    _of(call).append((WON, call.begin().now(), number))
 
 
-def fell_back(call: Call, policy: str) -> None:
-    """Record that a Fallback answers in place of the call."""
-    _of(call).add(Step("fallback", call.begin().now(), call.attempt, text=policy))
+def fell_back(call: Call, context: PipelineContext, policy: str, error: Exception | None, result: Any) -> None:
+    """Record that a Fallback answers in place of the call, which ended with `error` or `result`. Only where the answer
+    can be explained (`publish`)."""
+    if not (context.lifecycle.explains or recorders.any):
+        return
+    history = _of(call)
+    if not history:
+        attempt_failed(call, error, result, None)
+    history.append((FALLBACK, call.begin().now(), policy))
 
 
-# -- calls that have returned --------------------------------------------------------------------------------------
+# -- calls that have returned ----------------------------------------------------------------------------------------
 
 
 class Recorded(NamedTuple):
-    """A call with a history, which has returned a result."""
+    """A call with a history.
+
+    Attributes:
+        function: a few words for the call (`CallOptions.words`).
+        elapsed: the duration of the first attempt, if gates have measured it.
+    """
 
     pipeline: str
     function: str
     key: str
     history: History
+    elapsed: float | None
 
 
 class _Recorders:
@@ -242,20 +274,140 @@ def publish(call: Call, context: PipelineContext, result: Any, begin: float | No
 
     `begin`: the time at which the attempt began that has succeeded; None: it is not to be recorded.
     """
-    history = getattr(call.origin, "history", None)
-    if history is None:
+    lifecycle = context.lifecycle
+    if not (lifecycle.explains or recorders.any):
+        return
+    history: History | None = getattr(call.origin, "history", None)
+    records = recorders.current.get()
+    if history is None or not (lifecycle.explains or records is not None):
         return
     if begin is not None:
-        now, queued = call.begin().now(), max(0.0, call.waited - history.waited)
-        history.add(Step("success", now, call.attempt, max(0.0, now - begin - queued), queued))
-    lifecycle = context.lifecycle
-    records = recorders.current.get() if recorders.any else None
-    if not lifecycle.explains and records is None:
-        return
-    recorded = Recorded(context.name, context.call_options.words(call), key_of(call, context), history)
+        history.append((SUCCESS, call.begin().now(), call.attempt, begin, call.waited))
+    words, key = context.call_options.words(call), key_of(call, context)
+    recorded = Recorded(context.name, words, key, history, getattr(call, "elapsed", None))
     if lifecycle.explains:
         lifecycle.explain(result, recorded)
     if records is not None:
         if records and records[-1].history is history:  # a policy outside has gone on with the call
             records.pop()
         records.append(recorded)
+
+
+# -- what a report reads ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a call.
+
+    Attributes:
+        kind: what happened.
+        at: when, in seconds on the clock of the call's runtime: at its end; a pause, at its begin.
+        number: of the attempt, or of the copy (from 1).
+        seconds: how long it took, without the time in local queues; None: not known.
+        queued: the seconds in local queues before it.
+        error: the class of the error; None: there was a result, or it is no failure.
+        status: the HTTP status of a response, or of an error that has one; else None.
+        text: the text of an error of this library; the reason of a copy; the name of the policy for the other kinds.
+        asked: of a failure, the pause in seconds that the dependency asked for; else None.
+    """
+
+    kind: StepKind
+    at: float
+    number: int = 0
+    seconds: float | None = None
+    queued: float = 0.0
+    error: type[BaseException] | None = None
+    status: int | None = None
+    text: str = ""
+    asked: float | None = None
+
+
+@dataclass(slots=True)
+class Steps:
+    """The steps of a call, oldest first, and the end of its retries.
+
+    Attributes:
+        steps: the first and the last ones.
+        left_out: the number of steps between these.
+        attempts: the number of the last attempt that was recorded.
+        policy, reason: of the Retry that ended the attempts; "" while none has.
+        left: the seconds until the deadline of the call at that time; None: it had none.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    left_out: int = 0
+    attempts: int = 0
+    policy: str = ""
+    reason: str = ""
+    left: float | None = None
+
+
+def steps_of(history: History, elapsed: float | None = None) -> Steps:
+    """Return the steps of a history. `elapsed`: the duration of the first attempt, if it is known."""
+    found, waited = Steps(), 0.0
+    steps = found.steps
+    gap: int | None = None
+    for record in list(history):
+        kind = record[0]
+        if kind is LEFT_OUT:
+            gap = len(steps)
+            found.left_out += record[1]
+        elif kind is ENDED:
+            _, _, found.policy, found.reason, found.left = record
+        elif kind in (ATTEMPT, SUCCESS):
+            step = _attempt(record, waited)
+            waited, found.attempts = record[4], step.number
+            if step.seconds is None and step.number == 1:
+                step = replace(step, seconds=elapsed)
+            if steps and steps[-1].kind is TIMEOUT and kind is ATTEMPT:  # of this attempt
+                limit = steps.pop()
+                if step.seconds is None:
+                    step = replace(step, seconds=limit.seconds)
+            steps.append(step)
+        else:
+            steps.append(_other(record))
+    _bound(found, gap)
+    return found
+
+
+def _attempt(record: tuple[Any, ...], waited: float) -> Step:
+    """The step of an attempt. `waited`: `Call.waited` at its begin."""
+    if record[0] is SUCCESS:
+        _, at, number, begin, waited_now = record
+        queued = max(0.0, waited_now - waited)
+        return Step(SUCCESS, at, number, max(0.0, at - begin - queued), queued)
+    _, at, number, begin, waited_now, error, status, text, asked = record
+    queued = max(0.0, waited_now - waited)
+    seconds = None if begin is None else max(0.0, at - begin - queued)
+    return Step(ATTEMPT, at, number, seconds, queued, error, status, text, asked)
+
+
+def _other(record: tuple[Any, ...]) -> Step:
+    """The step of a record that is no attempt."""
+    kind, at, *rest = record
+    match kind:
+        case "pause":
+            policy, seconds, asked = rest
+            return Step(PAUSE, at, seconds=seconds, text=policy, asked=asked)
+        case "copy failed":
+            number, error, status, text, asked = rest
+            return Step(FAILED, at, number, error=error, status=status, text=text, asked=asked)
+        case "timeout":
+            number, policy, seconds, queued = rest
+            return Step(TIMEOUT, at, number, seconds, queued, text=policy)
+        case "copy started":
+            return Step(STARTED, at, rest[0], text=rest[1])
+        case "copy won":
+            return Step(WON, at, rest[0])
+    return Step(FALLBACK, at, text=rest[0])
+
+
+def _bound(found: Steps, gap: int | None) -> None:
+    """Leave out all steps but the first and the last. `gap`: the place of those that the history has dropped."""
+    steps = found.steps
+    if gap is None and len(steps) <= FIRST + LAST:
+        return
+    kept = [*steps[: min(FIRST, len(steps) if gap is None else gap)], *steps[max(FIRST, gap or 0) :][-LAST:]]
+    found.left_out += len(steps) - len(kept)
+    found.steps = kept

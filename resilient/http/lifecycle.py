@@ -63,7 +63,8 @@ class ResponseLifecycle(ResultLifecycle):
 
     def explain(self, result: Any, recorded: Recorded) -> None:
         """Add the history of the request to its response, as `extensions["resilient"]`."""
-        result.extensions = {**result.extensions, "resilient": as_json(recorded)}
+        if isinstance(result.extensions, dict):
+            result.extensions = {**result.extensions, "resilient": as_json(recorded)}
 
     async def set_aside(self, result: Any, runtime: Runtime) -> None:
         """Read the body of a response that the next attempt may replace, and free its connection.

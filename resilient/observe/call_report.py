@@ -30,10 +30,10 @@ Times are seconds, `at` from the first step. Each step has what is known of it:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from resilient.core.history import History, Recorded, Step
+from resilient.core.history import Recorded, Step, Steps, steps_of
 from resilient.observe.evidence import qualified_name
 
 __all__ = ["as_json", "report_of"]
@@ -41,37 +41,33 @@ __all__ = ["as_json", "report_of"]
 
 def as_json(recorded: Recorded) -> dict[str, Any]:
     """Return the report of a call that has returned a result."""
-    history = recorded.history
-    steps = history.steps
-    ended = "fallback" if steps and steps[-1].kind == "fallback" else "failure" if history.reason else "success"
-    attempts = history.attempt
-    if steps and steps[-1].kind == "success":
-        attempts = steps[-1].number
-    return report_of(recorded, ended, max(1, attempts), steps)
+    found = steps_of(recorded.history, recorded.elapsed)
+    last = found.steps[-1].kind if found.steps else None
+    ended = "fallback" if last == "fallback" else "failure" if found.reason and last != "success" else "success"
+    return report_of(recorded, found, ended, max(1, found.attempts))
 
 
-def report_of(recorded: Recorded, ended: str, attempts: int, steps: Sequence[Step]) -> dict[str, Any]:
-    """Return the report of a call with these steps."""
-    history: History = recorded.history
-    shown = [*steps]
+def report_of(recorded: Recorded, found: Steps, ended: str, attempts: int) -> dict[str, Any]:
+    """Return the report of a call with the steps `found`."""
+    shown = found.steps
     if not any(step.kind == "copy started" for step in shown):  # the failure of an only copy is that of the attempt
         shown = [step for step in shown if not step.kind.startswith("copy")]
     begin = min(map(_begin, shown), default=0.0)
     first = shown[0] if shown else None
     if first is not None and first.kind == "attempt" and first.seconds is None and begin < first.at - first.queued:
-        shown[0] = first._replace(seconds=first.at - first.queued - begin)  # a Timeout knows when the call began
+        shown[0] = replace(first, seconds=first.at - first.queued - begin)  # a Timeout knows when the call began
     return {
         "pipeline": recorded.pipeline,
         "function": recorded.function,
         "key": recorded.key,
         "ended": ended,
         "attempts": attempts,
-        "policy": history.policy,
-        "reason": str(history.reason),
-        "code": getattr(history.reason, "code", ""),
-        "deadline_left": None if history.left is None else _rounded(history.left),
+        "policy": found.policy,
+        "reason": str(found.reason),
+        "code": getattr(found.reason, "code", ""),
+        "deadline_left": None if found.left is None else _rounded(found.left),
         "seconds": _rounded(_end(shown[-1]) - begin) if shown else 0.0,
-        "left_out": history.left_out,
+        "left_out": found.left_out,
         "steps": [_as_json(step, begin) for step in shown],
     }
 
@@ -117,10 +113,9 @@ def _as_json(step: Step, begin: float) -> dict[str, Any]:
             return data | {"number": step.number, "reason": step.text}
         case "copy failed":
             return data | {"number": step.number} | failure
-        case "copy won":
-            return data | {"number": step.number}
         case "timeout":
             limit = {"number": step.number, "seconds": seconds, "queued": _rounded(step.queued), "policy": step.text}
             return data | limit
-        case "fallback":
-            return data | {"policy": step.text}
+        case "copy won":
+            return data | {"number": step.number}
+    return data | {"policy": step.text}  # a fallback

@@ -45,7 +45,7 @@ from resilient.core.call import Call, name_of, new_call
 from resilient.core.call_key import key_of
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import guarded_frames
-from resilient.core.history import History, Recorded, Step, recorders, status_of, text_of
+from resilient.core.history import Recorded, Step, Steps, recorders, status_of, steps_of, text_of
 from resilient.errors import CircuitOpen, Rejected, ResilientError, TimedOut, bare, is_group, leaves, reason_of
 from resilient.observe.call_report import as_json, report_of
 from resilient.observe.evidence import Evidence, evidence_of, qualified_name
@@ -277,11 +277,11 @@ def _carried(error: Any, ended: str) -> list[dict[str, Any]]:
     """The report of the call that raised an error of this library, from the error alone: its traceback is gone."""
     recorded: Recorded | None = vars(error).get("_recorded")
     if recorded is not None:
-        history = recorded.history
-        return [report_of(recorded, ended, max(1, history.attempt), history.steps)]
+        found = steps_of(recorded.history, recorded.elapsed)
+        return [report_of(recorded, found, ended, max(1, found.attempts))]
     if not (error.pipeline or error.policy):
         return []  # made by hand
-    return [report_of(Recorded(error.pipeline, "a call", error.key, History()), ended, 1, ())]
+    return [report_of(Recorded(error.pipeline, "a call", error.key, [], None), Steps(), ended, 1)]
 
 
 def _calls(error: BaseException, *, judge: bool) -> tuple[list[dict[str, Any]], list[str]]:
@@ -325,16 +325,17 @@ _BLOCKS = (Attempts._enter.__code__, Attempts._leave.__code__)
 
 def _report(call: Call, context: PipelineContext, error: BaseException, *, judge: bool) -> dict[str, Any]:
     """The report of one call that raised `error`."""
-    history: History = getattr(call, "history", None) or History()
-    steps: list[Step] = [*history.steps]
+    history: list[Any] = getattr(call, "history", None) or []
+    elapsed: float | None = getattr(call, "elapsed", None)
+    found = steps_of(history, elapsed)
     shown: Any = bare(error) if _is(error, Exception) else error  # type: ignore[arg-type]
-    if not steps and not _is(shown, Rejected):
+    if not found.steps and not _is(shown, Rejected):
         status = status_of(shown)
         seconds = getattr(call, "elapsed", None)
-        steps = [Step("attempt", 0.0, call.attempt, seconds, call.waited, type(shown), status, text_of(shown))]
+        found.steps = [Step("attempt", 0.0, call.attempt, seconds, call.waited, type(shown), status, text_of(shown))]
     key = key_of(call, context) if judge else getattr(error, "key", "")
     words = context.call_options.words(call) if judge or call.args else name_of(call.fn)
-    report = report_of(Recorded(context.name, words, key, history), _ending(error), call.attempt, steps)
+    report = report_of(Recorded(context.name, words, key, history, elapsed), found, _ending(error), call.attempt)
     if judge and not report["reason"] and _is(error, Exception) and report["ended"] == "failure":
         report["reason"] = _not_repeated(call, context, error)
     return report

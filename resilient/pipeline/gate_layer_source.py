@@ -174,7 +174,7 @@ def way_out(shape: Shape, late: str, elapsed: str, end: str) -> Lines:
         asked += ["verdict = verdict_on(call, result)"]
         ways += [
             'if verdict.kind != "success":',
-            *(["    call.elapsed = elapsed"] if shape.clocked else []),
+            *(["    if call.attempt == 1:", "        call.elapsed = elapsed"] if shape.clocked else []),
             f"    gate_group.learn({together}, verdict.kind, {elapsed}, {end}, None)",
         ]
     if shape.follows:

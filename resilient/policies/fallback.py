@@ -115,7 +115,7 @@ class Fallback(Wrap, judgements=("on",), effects=("call",)):
             context.channel.emit(FellBack(context.name, call.begin().now(), self.name, shown))
         if error is None and result is not self._value and is_own(result, call, context.classifier):
             await discard(result, call.begin())
-        fell_back(call, self.name)
+        fell_back(call, context, self.name, error, result)
         if self._call is None:
             answer = self._value if self._prepare is None else self._prepare(self._value, True)
             publish(call, context, answer)

@@ -331,7 +331,7 @@ class Race(LatencySample):
         if copy.number == 1 and self.observed is not None:
             self.ended(error, verdict, copy.call)
         if error is not None or verdict.kind == "failure":
-            history.copy_failed(self.call, copy.number, error, copy.result, verdict)
+            history.copy_failed(self.call, copy.number, error, copy.result, verdict.retry_after)
         copy.pause = verdict.retry_after or 0.0
         if copy.pause:
             self.may_start = False

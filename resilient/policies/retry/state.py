@@ -203,7 +203,7 @@ class RetryState:
                         again = bool(await _answer(predicate.strategy, state))
 
                 if again or error is not None or verdict.kind == "failure":
-                    history.attempt_failed(call, error, result, verdict, begin)
+                    history.attempt_failed(call, error, result, verdict.retry_after, begin)
 
                 # What the caller gets if this was the last attempt.
                 if not (verdict.refused and answered):
