@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,6 +145,18 @@ def test_labels_of_128_characters_are_allowed(new_registry: NewRegistry) -> None
     failed(users)
     [(_, exemplar)] = exemplars(registry, "long labels")
     assert exemplar.labels == {"trace_id": "ü" * 120}
+
+
+def test_no_exemplar_where_opentelemetry_is_not_installed(
+    new_registry: NewRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default asks for spans only where there can be some."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
+    registry = new_registry()
+    with TracerProvider().get_tracer("test").start_as_current_span("caller"):
+        failed(guarded("no opentelemetry"))
+    assert exemplars(registry, "no opentelemetry") == []
+    assert errors(registry) == 0
 
 
 @pytest.mark.parametrize("options", [{"exemplars": False}, {"exemplars": lambda: None}, {"durations": None}])

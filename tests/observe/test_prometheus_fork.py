@@ -52,6 +52,7 @@ thread = threading.Thread(target=scrape)
 thread.start()
 inside.wait(30)
 metrics.read = read
+forking = time.time()
 child = os.fork()
 if child == 0:
     signal.alarm(20)  # a child that hangs is killed
@@ -59,6 +60,8 @@ if child == 0:
         assert calls() == 0, calls()
         users(1)
         assert calls() == 1, calls()
+        at = {"pipeline": "users", "ending": "success", "verdict": "success"}
+        assert forking <= registry.get_sample_value("resilient_calls_created", at) <= time.time()
         other = CollectorRegistry()
         register(other)
         assert calls(other) == 1

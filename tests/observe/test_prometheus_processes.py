@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.multiprocess import mark_process_dead
+
+from resilient.observe.prometheus.multiprocess import KNOWN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
@@ -353,3 +356,9 @@ def test_mode_that_cannot_work_is_an_error_at_once(program: str, message: str) -
     )
     assert message in done.stdout
     assert done.stdout.endswith("b''\n")
+
+
+def test_installed_client_is_one_of_the_known_versions() -> None:
+    """With a newer one these tests must be looked at, and the range be extended, which is part of an error."""
+    first, last = (tuple(map(int, each.split("."))) for each in KNOWN.split(" to "))
+    assert first <= tuple(map(int, version("prometheus-client").split(".")))[:2] <= last

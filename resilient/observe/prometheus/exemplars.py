@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,11 +38,9 @@ def exemplar_labels(wanted: bool | Labels, errors: InternalErrors) -> Labels | N
 def _span_labels() -> Labels | None:
     """Return a function that names the current span, or None if OpenTelemetry's API is not installed."""
     try:
-        if importlib.util.find_spec("opentelemetry.trace") is None:
-            return None
-    except ModuleNotFoundError:  # no package `opentelemetry` at all
+        trace: Any = importlib.import_module("opentelemetry.trace")
+    except ImportError:
         return None
-    trace: Any = importlib.import_module("opentelemetry.trace")
 
     def current_span() -> dict[str, str] | None:
         context = trace.get_current_span().get_span_context()
