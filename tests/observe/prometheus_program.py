@@ -10,9 +10,9 @@ arguments are the options of `register` as JSON.
     scrape      what MultiProcessCollector shows: a list of [name, labels, value]
     own         what the registry in which the figures are registered shows
     again       end the registration, and register once more
-    beside      register in the registry of a MultiProcessCollector, too, and show it
-    other       register with other options; the message of the error
-    threads     the names of all threads; pid: the id of the process
+    beside      register in the registry of a MultiProcessCollector, too, and show it; end: end the last registration
+    other       register with other options; the message of the error, and what the registry shows then
+    threads     the names of all threads; forking: those at the last fork; pid: the id of the process
     fork        a child that obeys the commands that follow, until it exits; the parent waits for it
     work N      a child that multiprocessing forks, makes N calls, and ends
     serve N     a child of a fork server, which registers by itself, makes N calls, and ends
@@ -46,6 +46,11 @@ if "IDENTIFIER" in os.environ:
 options = json.loads(sys.argv[1])
 state: list[Callable[[], None]] = []
 """The functions that end the registrations."""
+
+forking: list[str] = []
+"""The names of the threads at the last fork, when all that is to be done before it has been done."""
+
+os.register_at_fork(before=lambda: forking.__setitem__(slice(None), thread_names()))
 
 breaker = CircuitBreaker(fail_max=1_000_000, failure_rate=None, name="circuit")
 users = Pipeline(breaker, name="users")
@@ -130,10 +135,13 @@ def obey(command: str, number: int = 0) -> Any:
         MultiProcessCollector(registry)
         return samples(registry)
     elif command == "other":
+        registry = CollectorRegistry()
         try:
-            register(CollectorRegistry(), **{**options, "keys": 7})
+            register(registry, **{**options, "keys": 7})
         except ValueError as error:
-            return str(error)
+            return [str(error), samples(registry)]
+    elif command == "end":
+        state.pop()()
     elif command == "work":
         child = multiprocessing.get_context("fork").Process(target=obey, args=["ok", number])
         child.start()
@@ -145,7 +153,9 @@ def obey(command: str, number: int = 0) -> Any:
         child.join()
         return child.exitcode
     elif command == "threads":
-        return [each.name for each in threading.enumerate()]
+        return thread_names()
+    elif command == "forking":
+        return forking
     elif command == "pid":
         return os.getpid()
     elif command == "kill":
@@ -160,6 +170,11 @@ def serve(number: int) -> None:
     """Register in a process that has not, and make calls."""
     register(**options)
     obey("ok", number)
+
+
+def thread_names() -> list[str]:
+    """Return the names of all threads."""
+    return [each.name for each in threading.enumerate()]
 
 
 def samples(registry: CollectorRegistry) -> list[list[Any]]:

@@ -92,12 +92,13 @@ def test_latest_exemplar_of_a_bucket_is_shown(new_registry: NewRegistry, monkeyp
     registry = new_registry(buckets=[1])
     metric = next(each for each in metrics.TABLE if each.name == "resilient.call.duration")
     recorded = {
-        -40: metrics.Exemplar({"at": "2"}, 0.42, 2.0),
-        -33: metrics.Exemplar({"at": "3"}, 0.49, 3.0),
+        -40: metrics.Exemplar({"at": "3"}, 0.42, 3.0),
+        -33: metrics.Exemplar({"at": "2"}, 0.49, 2.0),
+        -34: metrics.Exemplar({"at": "4" * 200}, 0.48, 4.0),  # too long: another exporter asked for it
         -70: metrics.Exemplar({"at": "1"}, 0.22, 1.0),
         5: metrics.Exemplar({"at": "1.5"}, 1.12, 1.5),
     }
-    series = Series(("p", "failure"), Histogram(4, 2.25, dict.fromkeys(recorded, 1), recorded))
+    series = Series(("p", "failure"), Histogram(5, 2.73, dict.fromkeys(recorded, 1), recorded))
 
     def read(*, keys: int) -> dict[Metric, list[Series]]:
         return {metric: [series]}

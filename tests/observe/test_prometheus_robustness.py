@@ -138,5 +138,6 @@ def test_scrapes_while_calls_are_made_are_whole_and_never_fall(new_registry: New
     for worker in workers:
         worker.join()
     assert value(found, "resilient_calls_total", pipeline="busy") == rounds * threads
-    assert value(found, "resilient_call_duration_seconds_count", pipeline="busy") == rounds * threads
+    for kind in ("call", "attempt"):
+        assert value(found, f"resilient_{kind}_duration_seconds_count", pipeline="busy") == rounds * threads
     assert value(found, "resilient_scrape_errors_total") == 0

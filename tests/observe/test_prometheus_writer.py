@@ -95,6 +95,15 @@ def test_pauses_of_several_forks_count(slow: Work) -> None:
     assert slow.closed == []
 
 
+def test_forked_child_has_a_thread_whatever_other_threads_fork(slow: Work) -> None:
+    """Forks that other threads of the parent had begun are not the child's."""
+    slow.writer.start()
+    slow.writer.pause()
+    slow.writer.pause()
+    slow.writer.renew()
+    assert threads() == 1
+
+
 def test_fork_waits_for_a_writing_that_hangs_for_a_limited_time(quick: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writing that does not end holds up neither a fork nor the end of the process."""
     monkeypatch.setattr(module, "PATIENCE", 0.01)
