@@ -102,6 +102,9 @@ def test_forked_child_has_a_thread_whatever_other_threads_fork(slow: Work) -> No
     slow.writer.pause()
     slow.writer.renew()
     assert threads() == 1
+    slow.writer.pause()  # a fork of the child
+    slow.writer.resume()
+    assert threads() == 1
 
 
 def test_fork_waits_for_a_writing_that_hangs_for_a_limited_time(quick: Work, monkeypatch: pytest.MonkeyPatch) -> None:
