@@ -315,9 +315,11 @@ def _attributes(event: Event) -> dict[str, Any]:
 
 def _plain(value: object) -> str | int | float | bool | None:
     """Return a value as JSON can have it: numbers that are not finite, and other objects, as text; of an error only its
-    type."""
+    type. Times have microseconds."""
     if isinstance(value, BaseException):
         return type(value).__name__
-    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value, 6)
+    if value is None or isinstance(value, str | int):
         return value
     return _validation.legible(value)

@@ -209,6 +209,25 @@ def test_pipeline_as_a_line_has_its_figures_in_words() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.000_488, "0.49 ms"),
+        (0.001, "1 ms"),
+        (0.00999, "9.99 ms"),
+        (0.0123, "12.3 ms"),
+        (0.4567, "457 ms"),
+        (1, "1 s"),
+        (12.345, "12.3 s"),
+        (999, "999 s"),
+    ],
+)
+def test_latency_fits_its_column(seconds: float, text: str) -> None:
+    """No digit of one that can occur is cut off."""
+    row = shown(board(Reading(AT, {"users": PipelineState(p50=seconds)})))[2]
+    assert text in row
+
+
+@pytest.mark.parametrize(
     ("values", "width", "bars"),
     [
         ([], 3, "   "),

@@ -61,7 +61,9 @@ def configure(lines: Lines, level: int = logging.DEBUG, **options: Any) -> None:
 def test_structlog_gets_the_kind_as_event_and_the_rest_as_values(lines: Lines) -> None:
     """The keys are those of `extra` in the standard log."""
     configure(lines)
-    EventLog(structlog.get_logger())(CircuitChanged("users", 7.5, "circuit", "closed", "open", "5 failures in a row"))
+    EventLog(structlog.get_logger())(
+        CircuitChanged("users", 7.5000000001, "circuit", "closed", "open", "5 failures in a row")
+    )
     (found,) = lines.objects
     assert found.pop("timestamp")
     assert found == {

@@ -219,7 +219,9 @@ def _clock(at: float) -> str:
 def _seconds(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+    if value >= 1:
+        return f"{value:.3g} s"
+    return f"{1000 * value:.3g} ms" if value >= 0.001 else f"{1000 * value:.2f} ms"
 
 
 def _short(value: float) -> str:
