@@ -24,16 +24,18 @@ class Server:
     """A context: the server runs inside it, in a thread of its own.
 
     Attributes:
-        origin: its address, as `http://127.0.0.1:PORT`.
+        port, origin: its port, and its address as `http://127.0.0.1:PORT`.
         stop: begins its shutdown, from any thread.
     """
 
-    def __init__(self, app: Any, kind: str = "uvicorn") -> None:
+    def __init__(self, app: Any, kind: str = "uvicorn", port: int = 0) -> None:
         self.app = app
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("127.0.0.1", port))
         self.socket.listen()
-        self.origin = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.port = int(self.socket.getsockname()[1])
+        self.origin = f"http://127.0.0.1:{self.port}"
         self.stop: Callable[[], object]
         name, _, variant = kind.partition("-")
         run = self._uvicorn(variant) if name == "uvicorn" else self._hypercorn(variant)

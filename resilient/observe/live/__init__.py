@@ -55,7 +55,7 @@ then in the order of their names; `states` counts the circuits of all keys. `fig
 
 **The stream** has three kinds of messages. Its `data` is JSON in one line.
 
-    event: state      the whole state: the first message, and the only one that a reader needs to begin again
+    event: state      the state: the first message. It has at most 25 pipelines; the others follow as changes
     event: change     the difference from the state before, as a JSON merge patch (RFC 7396): `apply(state, change)`.
                       `tick` grows by one each second: then the figures are new
     event: lines      new events, oldest first: [{"number": 7, "at": 1764520000.1, "pipeline": "users", "policy": "db",

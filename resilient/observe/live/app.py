@@ -121,6 +121,8 @@ class LiveView:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await self.aclose()
+            else:
+                self._closed = False  # another server may have served it before
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return

@@ -4,7 +4,7 @@ It is a thread, so that reading a thousand pipelines holds up no event loop, and
 share one reading. It begins with the first stream and ends with the last one; only in between it listens to events, and
 has durations of calls recorded.
 
-It reads the state, and takes the new lines, each second, and a tenth of a second after a circuit has changed. When
+It reads the state, and takes the new lines, each second, and a fifth of a second after a circuit has changed. When
 reading takes long it reads less often: it is busy for at most a fifth of the time.
 """
 
@@ -36,7 +36,7 @@ _log = logging.getLogger("resilient")
 FORMAT = 1
 """The number of the format of the state. It grows when a field changes its meaning."""
 
-PAUSE = 0.1
+PAUSE = 0.2
 """Seconds between two looks of the thread: whether there are events, and whether streams are to end."""
 
 TICK = 1.0
@@ -44,6 +44,9 @@ TICK = 1.0
 
 BUSY = 5
 """Readings are this many times as far apart as one takes."""
+
+PIPELINES = 25
+"""The most pipelines of one message: a page takes in one message after the other, and shows a frame in between."""
 
 LINES = 200
 """The latest lines that a new page gets."""
@@ -184,9 +187,11 @@ class Feed:
             new = [line for line in self._lines if line["number"] > number]
             part = b""
             if old is None:
-                part += b"retry: 1000\n" + _message("state", state)
+                first, *others = _split(state)
+                part = b"retry: 1000\n" + _message("state", first)
+                part += b"".join(_message("change", each) for each in others)
             elif old is not state:
-                part += _message("change", difference(old, state))
+                part = b"".join(_message("change", each) for each in _split(difference(old, state)))
             if new:
                 part += _message("lines", new)
             self._parts[key] = part
@@ -235,6 +240,22 @@ class _Reading:
 
 def _nothing() -> None:
     """What there is to stop while the thread does not run."""
+
+
+def _split(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a state, or a change, in parts of at most `PIPELINES` pipelines. The new number of a tick is in the last
+    part, because it says that all figures are new."""
+    names = list(state.get("pipelines", ()))
+    if len(names) <= PIPELINES:
+        return [state]
+    groups = [names[at : at + PIPELINES] for at in range(0, len(names), PIPELINES)]
+    parts = [{"pipelines": {name: state["pipelines"][name] for name in group}} for group in groups]
+    tick = {"tick": state["tick"]} if "tick" in state else {}
+    parts[0] = {**state, **parts[0]}
+    if "format" not in state:
+        parts[0].pop("tick", None)
+        parts[-1] |= tick
+    return parts
 
 
 def _message(kind: str, data: Any) -> bytes:

@@ -5,10 +5,14 @@ import { Model, Pipeline } from "./pipelines.js";
 import { clean, clock, count, element, plural, write } from "./format.js";
 import { follow } from "./state.js";
 
-const BUDGET = 6; // milliseconds of work in a frame: with a processor four times slower a frame still has time
-const CHUNK = 50; // pipelines that are shown at first, and that a click adds
+const BUDGET = 4; // milliseconds of work in a frame: with a processor four times slower a frame still has time
+const NEW_ROWS = 3; // of circuits that are not closed, in one frame
+const NEW_LINES = 6; // in one frame
+const NEW_BLOCKS = 2;
+const CHUNK = 30; // pipelines that are shown at first, and that a click adds
+const AGAIN = 250; // milliseconds between two summaries
 const CIRCUITS = 30; // circuits in the list of those that are not closed
-const LINES = 200; // events that are shown
+const LINES = 100; // events that are shown
 const QUIET = 5000; // milliseconds between two announcements to screen readers
 const STATES = ["open", "half-open", "isolated", "closed"];
 
@@ -20,9 +24,14 @@ const views = new Map();
 const dirty = new Set(); // names of pipelines whose views are to be updated
 const attention = new Map(); // rows of circuits that are not closed
 let names = []; // the pipelines that match the filter, in order
+let shown = new Set(); // the first of them
+let late = 0; // frames without a job
+let turn = false; // whether the last job was events
 let most = CHUNK;
 let listed = false; // whether the list of names is right
+let moved = false; // whether other pipelines match the filter by now
 let counted = false; // whether the summary is right
+let summarized = 0; // when it was written last
 let paused = false;
 let planned = false;
 let pid;
@@ -30,7 +39,11 @@ let newLines = [];
 
 // -- from the stream -------------------------------------------------------------------------------------------------
 
-follow({
+const stream = follow({
+  message() {
+    if (paused || document.hidden) while (stream.waits) stream.take(); // no frame will come
+    else plan();
+  },
   state(state) {
     if (pid !== undefined && pid !== state.pid && state.controls) location.reload(); // another process: another token
     pid = state.pid;
@@ -50,6 +63,7 @@ follow({
     if (change.tick !== undefined) {
       for (const model of models.values()) model.tick();
       for (const [name, view] of views) if (view.visible) dirty.add(name);
+      if (moved) listed = moved = false;
     }
     plan();
   },
@@ -73,7 +87,7 @@ function read(state, name) {
   }
   const words = model.words;
   model.read(state.pipelines[name]);
-  if (model.words !== words && $("filter").value) listed = false;
+  if (model.words !== words && $("filter").value) moved = true;
   counted = false;
   dirty.add(name);
 }
@@ -96,24 +110,36 @@ function frame() {
   planned = false;
   if (paused) return;
   const until = performance.now() + BUDGET;
-  if (newLines.length) showLines();
-  if (!listed) list();
-  if (!counted) {
+  while (stream.waits && performance.now() < until) stream.take();
+  if (performance.now() < until || (late += 1) > 2) {
+    late = 0;
+    if (listed) job(until);
+    else list();
+  }
+  if (!listed || stream.waits || newLines.length || !counted || dirty.size) plan();
+}
+
+/** Do one of the jobs that there are: the browser lays out and paints one part of the page in each frame. */
+function job(until) {
+  if (!counted && until - summarized > AGAIN) {
+    summarized = until;
     counted = true;
     summarize();
     showAttention();
+    return;
   }
-  for (const name of names.slice(0, most)) {
-    if (performance.now() > until) break;
-    if (!dirty.has(name) && views.has(name)) continue;
+  if (newLines.length && (turn = !turn || !dirty.size)) {
+    showLines();
+    return;
+  }
+  let made = 0;
+  for (const name of dirty) {
+    if (performance.now() > until || made === NEW_BLOCKS) break;
     dirty.delete(name);
+    if (!shown.has(name)) continue;
+    if (!views.has(name)) made += 1;
     show(name);
   }
-  if (dirty.size) {
-    const shown = new Set(names.slice(0, most));
-    for (const name of dirty) if (!shown.has(name)) dirty.delete(name);
-  }
-  if (dirty.size || names.slice(0, most).some((name) => !views.has(name))) plan();
 }
 
 const visibility = new IntersectionObserver((entries) => {
@@ -146,7 +172,8 @@ function list() {
   const wanted = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   names = [...models.values()].filter((model) => wanted.every((word) => model.words.includes(word))).map((model) => model.name);
   names.sort((one, other) => (one < other ? -1 : 1));
-  const shown = new Set(names.slice(0, most));
+  shown = new Set(names.slice(0, most));
+  for (const name of shown) if (!views.has(name)) dirty.add(name);
   for (const [name, view] of views) {
     if (shown.has(name)) continue;
     visibility.unobserve(view.root);
@@ -182,6 +209,7 @@ function showAttention() {
     for (const each of model.circuits) if (found.length < CIRCUITS || attention.has(each.id)) found.push(each);
   }
   found.length = Math.min(found.length, CIRCUITS);
+  let made = 0;
   const ids = new Set(found.map((each) => each.id));
   for (const [id, row] of attention) {
     if (!ids.has(id)) {
@@ -192,6 +220,11 @@ function showAttention() {
   for (const each of found) {
     let row = attention.get(each.id);
     if (!row) {
+      if (made === NEW_ROWS) {
+        counted = false; // the rest in the next frame
+        break;
+      }
+      made += 1;
       const circuit = new Circuit(each.target);
       const where = element("span", "where", element("b", "", clean(each.target.pipeline)), ` ${clean(each.label)}`);
       where.title = where.textContent;
@@ -217,15 +250,14 @@ setInterval(() => {
 
 function showLines() {
   const fragment = document.createDocumentFragment();
-  for (const line of newLines.reverse()) {
+  for (const line of newLines.splice(0, NEW_LINES)) {
     const time = element("time", "", clock(line.at));
     const source = element("div", "source", element("b", "", clean(line.pipeline)), line.policy ? ` ${clean(line.policy)}` : "");
     source.title = source.textContent;
     const what = element("div", "what", clean(line.text));
     if (line.count > 1) what.append(element("span", "times", ` ×${count(line.count)}`));
-    fragment.append(element("li", line.level === "warning" ? "warning" : "", time, source, what));
+    fragment.prepend(element("li", line.level === "warning" ? "warning" : "", time, source, what));
   }
-  newLines = [];
   const list = $("lines");
   list.prepend(fragment);
   while (list.childElementCount > LINES) list.lastElementChild.remove();

@@ -6,6 +6,8 @@ import { clean, count, duration, element, mark, plural, settings, words, write }
 /** What the views need of the page: its time, its buttons. */
 export const page = { offset: 0, controls: false, send: () => {}, now: () => Date.now() / 1000 + page.offset };
 
+const NEW_ROWS = 3; // of a list, in one frame
+
 const ACTIONS = [["open", "Open"], ["close", "Close"], ["isolate", "Isolate"]];
 const POSSIBLE = { closed: "open isolate", open: "close isolate", "half-open": "open close isolate", isolated: "close" };
 
@@ -94,7 +96,7 @@ class Keys {
 
   update(policy) {
     this.policy = policy;
-    if (this.root.open) this.filter.value ? this.askLater() : this.show();
+    if (this.root.open) this.later();
   }
 
   /** Ask the server for the keys that match: the state has only the first ones. */
@@ -114,15 +116,19 @@ class Keys {
     }
   }
 
-  askLater() {
-    this.timer ??= setTimeout(() => this.ask(), 1000);
+  /** Show the keys again, at most twice a second. */
+  later() {
+    this.timer ??= setTimeout(() => this.ask(), 500);
   }
 
   show() {
     if (this.root.open && this.policy && !this.filter.value) this.fill(this.policy.gates ?? {}, false);
   }
 
+  /** Show these gates. New rows are made a few in each frame. */
   fill(gates, filtered) {
+    cancelAnimationFrame(this.next);
+    let made = 0;
     for (const [name, row] of this.gates) {
       if (!Object.hasOwn(gates, name)) {
         row.root.remove();
@@ -132,7 +138,14 @@ class Keys {
     let before = null;
     for (const name of Object.keys(gates)) {
       let row = this.gates.get(name);
-      if (!row) this.gates.set(name, (row = new Gate({ ...this.target, gate: name })));
+      if (!row) {
+        if (made === NEW_ROWS) {
+          this.next = requestAnimationFrame(() => this.fill(gates, filtered));
+          break;
+        }
+        made += 1;
+        this.gates.set(name, (row = new Gate({ ...this.target, gate: name })));
+      }
       row.update(gates[name]);
       const place = before ? before.nextSibling : this.list.firstChild;
       if (place !== row.root) this.list.insertBefore(row.root, place);

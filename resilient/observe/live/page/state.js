@@ -29,27 +29,25 @@ function put(state, name, value) {
 /**
  * Follow the stream of events of the server, and open it again when it ends.
  *
- * on.state(state): the whole state. on.change(state, change): after a change. on.lines(lines): new events.
+ * on.message(): a message has come, and waits until it is taken in by `take()` of the object that is returned. Then:
+ * on.state(state): a new state. on.change(state, change): after a change. on.lines(lines): new events.
  * on.connection(kind): "live", "lost".
  */
 export function follow(on) {
+  const waiting = [];
   let state = fresh();
   let source;
   let lost;
 
   function open() {
     source = new EventSource("events");
-    source.addEventListener("state", (event) => {
-      connected();
-      state = apply(fresh(), JSON.parse(event.data));
-      on.state(state);
-    });
-    source.addEventListener("change", (event) => {
-      const change = JSON.parse(event.data);
-      apply(state, change);
-      on.change(state, change);
-    });
-    source.addEventListener("lines", (event) => on.lines(JSON.parse(event.data)));
+    for (const kind of ["state", "change", "lines"]) {
+      source.addEventListener(kind, (event) => {
+        if (kind === "state") connected();
+        waiting.push([kind, event.data]);
+        on.message();
+      });
+    }
     source.addEventListener("error", () => {
       lost ??= setTimeout(() => on.connection("lost"), 2500); // a stream that is opened again is no loss
       if (source.readyState === EventSource.CLOSED) setTimeout(open, 3000); // an error as an answer: it gives up
@@ -62,7 +60,18 @@ export function follow(on) {
     on.connection("live");
   }
 
+  /** Take in the oldest message. Returns whether there are others. */
+  function take() {
+    const [kind, data] = waiting.shift();
+    const content = JSON.parse(data);
+    if (kind === "state") on.state((state = apply(fresh(), content)));
+    else if (kind === "change") on.change(apply(state, content), content);
+    else on.lines(content);
+    return waiting.length > 0;
+  }
+
   open();
   addEventListener("pagehide", () => source.close());
   addEventListener("pageshow", (event) => event.persisted && open());
+  return { take, get waits() { return waiting.length > 0; } };
 }

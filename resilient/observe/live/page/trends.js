@@ -37,7 +37,7 @@ function shape(tag, className) {
   return made;
 }
 
-/** A curve of one trend, and in red of a part of it. */
+/** A curve of one trend, and red bars of a part of it. */
 export class Sparkline {
   constructor() {
     this.root = shape("svg", "spark");
@@ -58,8 +58,18 @@ export class Sparkline {
     const line = path(trend, most);
     this.line.setAttribute("d", line.curve);
     this.area.setAttribute("d", line.area);
-    this.failed.setAttribute("d", part === undefined || part.most() === 0 ? "" : path(part, most).curve);
+    this.failed.setAttribute("d", part === undefined ? "" : bars(part, most));
   }
+}
+
+/** A bar for each second with a value above 0. */
+function bars(trend, most) {
+  let drawn = "";
+  for (let at = 0; at < LENGTH; at += 1) {
+    const value = trend.get(at);
+    if (value) drawn += `M${((WIDTH * at) / (LENGTH - 1)).toFixed(1)} ${HEIGHT}v-${Math.max(2, (HEIGHT * value) / most).toFixed(1)}`;
+  }
+  return drawn;
 }
 
 function path(trend, most) {
