@@ -22,7 +22,7 @@ from resilient.core.gate import Withdrawn
 from resilient.errors import bare
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import log_listener_error
-from resilient.stats.durations import LAST, LONGEST, SCALE, SHORTEST, place_of
+from resilient.stats.durations import FROM, PER_OCTAVE, SHORTEST, place_of
 
 __all__ = [
     "Ends",
@@ -188,22 +188,24 @@ class Ends:
 
         def succeeded(call: Call, begin: float, end: float, good: dict[str, Any], is_attempt: bool) -> None:
             """Report a call that has succeeded at once, and is counted."""
-            if counters.records:  # `Counters.record_call` and `DurationHistogram.record`, inlined
+            if counters.records:
                 seconds = end - begin
-                durations = counters.call_durations["success"]
-                place = int(LAST - log2(seconds) * SCALE) if SHORTEST < seconds < LONGEST else place_of(seconds)
-                durations.places[place] += 1
-                durations.seconds += seconds
-                if seconds >= counters.slow:
-                    counters.note_slow(seconds)
-                if is_attempt and counters.records_attempts:
-                    if call.waited:
-                        counters.record_attempt("success", seconds - call.waited)
-                    else:
+                if SHORTEST < seconds < counters.slow:  # `Counters.record_call`, inlined
+                    place = int(FROM - log2(seconds) * PER_OCTAVE)
+                    durations = counters.call_durations["success"]
+                    durations.places[place] += 1
+                    durations.seconds += seconds
+                    if is_attempt and counters.records_attempts:
+                        seconds -= call.waited
                         durations = counters.attempt_durations["success"]
-                        durations.places[place] += 1
+                        durations.places[place_of(seconds) if call.waited else place] += 1
                         durations.seconds += seconds
-            if not channel.wants.ended:
+                else:
+                    counters.record_call("success", seconds)
+                    if is_attempt and counters.records_attempts:
+                        counters.record_attempt("success", seconds - call.waited)
+            wants = context.channel.wants
+            if not wants.ended:
                 return
             values = good.copy()
             values["at"] = end
@@ -211,7 +213,13 @@ class Ends:
             values["requests"] = call.requests
             event = _new(CallEnded)
             _fill(event, values)
-            emit_ended(call, context, event)
+            if channel.later:
+                channel.catch_up()
+            for entry in wants.ended:  # as `emit`, without the cost of a call
+                try:
+                    entry.listener(event)
+                except Exception:
+                    log_listener_error(event)
 
         def returned(call: Call, begin: float | None, result: Any, good: dict[str, Any]) -> None:
             """Count a call that has returned `result`, and report it."""
@@ -244,16 +252,7 @@ class Ends:
             if counters.records:
                 counters.record_call(event.ending, event.elapsed)
             if channel.wants.ended:
-                emit_ended(call, context, event)
-
-        def emit_ended(call: Call, context: PipelineContext, event: CallEnded) -> None:
-            if channel.later:
-                channel.catch_up()
-            for entry in channel.wants.ended:  # as `emit`, without the cost of a call
-                try:
-                    entry.listener(event)
-                except Exception:
-                    log_listener_error(event)
+                channel.emit(event)
 
         def failed(call: Call | None, begin: float | None, error: BaseException) -> None:
             """Count a call that has raised `error`, and report it."""
@@ -277,8 +276,8 @@ class Ends:
                     )
                 )
 
-        register_guard(emit_ended.__code__)
-        register_guard(emit_failed.__code__)
+        for reporter in (succeeded, emit_returned, emit_failed):
+            register_guard(reporter.__code__)
         self._pipeline = context.name
         self.succeeded = succeeded
         self.returned = returned

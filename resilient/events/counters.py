@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from resilient._atomic import GIL, in_forked_child, members, module_lock
-from resilient.stats.durations import DurationHistogram
+from resilient.stats.durations import LONGEST, DurationHistogram
 
 _log = logging.getLogger("resilient")
 
@@ -95,14 +95,14 @@ class Counters:
         seconds: sums of seconds, by `Key`.
         attempts: successful attempts that `CallCount.at_once` does not include.
         records, records_attempts: whether durations of calls, and of attempts, are recorded now.
-        slow: seconds from which a call that succeeded is an example; infinite where no examples are wanted.
+        slow: seconds from which a call that succeeded is an example; the longest duration where none is wanted.
         call_durations, attempt_durations: the durations, by ending.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.records = self.records_attempts = False
-        self.slow = math.inf
+        self.slow = LONGEST
         self.renew()
 
     def renew(self) -> None:
@@ -173,10 +173,6 @@ class Counters:
         durations.record(seconds)
         if ending != "success" or seconds >= self.slow:
             _recording.note(durations, seconds)
-
-    def note_slow(self, seconds: float) -> None:
-        """Note a call that succeeded, and was slow, as an example."""
-        _recording.note(self.call_durations["success"], seconds)
 
     def record_attempt(self, ending: str, seconds: float) -> None:
         """Record the duration of an attempt."""
@@ -277,7 +273,8 @@ class _Recording:
 
     def applies_to(self, counters: Counters) -> None:
         """Record in `counters` what is wanted now."""
-        counters.records, counters.records_attempts, counters.slow = self.calls, self.attempts, self.slow
+        counters.records, counters.records_attempts = self.calls, self.attempts
+        counters.slow = min(self.slow, LONGEST)
 
     def note(self, durations: DurationHistogram, seconds: float) -> None:
         """Note a call as an example, with the labels that the exporter's function returns."""

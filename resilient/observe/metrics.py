@@ -99,7 +99,7 @@ TABLE: tuple[Metric, ...] = (
     _counter("faults", "{fault}", "Faults that chaos injected.", _REASON),
     _counter("shadow.actions", "{call}", "What policies in shadow mode would have done.", _REASON),
     _gauge("calls.in_flight", "{call}", "Calls in flight now.", ("pipeline",)),
-    _gauge("pipeline.mode", "1", "1 for the mode that holds now, 0 for the others.", ("pipeline", "mode")),
+    _gauge("pipeline.mode", "{pipeline}", "1 for the mode that holds now, 0 for the others.", ("pipeline", "mode")),
     _gauge("circuit.state", "{circuit}", "Circuits in this state now.", (*_POLICY, "state")),
     _gauge("circuit.failure_rate", "1", "Share of failures in the window; of several circuits the highest."),
     _gauge("permits.in_use", "{permit}", "Permits in use now."),
@@ -124,6 +124,11 @@ GAUGES = frozenset(
     if metric.kind == "gauge" and metric.labels[:2] == _POLICY
 )
 """The gauges of policies, which can have series for keys."""
+
+_ATTEMPT_ENDINGS = ("success", "success"), ("failure", "failure"), ("timeout", "failure"), ("cancelled", "nothing")
+USUAL_ENDINGS = {"calls": (*_ATTEMPT_ENDINGS, ("rejected", "nothing")), "attempts": _ATTEMPT_ENDINGS}
+"""Endings that every pipeline has as series from the start, with 0: a rate sees only what comes after the first value
+of a series. For the same reason every circuit has its transitions."""
 
 _METRICS = {metric.name.removeprefix("resilient."): metric for metric in TABLE}
 
@@ -173,6 +178,8 @@ def prometheus_name(metric: Metric) -> str:
     name = metric.name.replace(".", "_")
     if metric.unit == "s":
         name += "_seconds"
+    if metric.unit == "1":
+        name += "_ratio"
     return f"{name}_total" if metric.kind == "counter" else name
 
 
@@ -218,6 +225,9 @@ def read(*, keys: int = 0) -> dict[Metric, list[Series]]:
         for (name, *labels), seconds in each.sums().items():
             found[name][each.name, *labels] = seconds
         found["calls.in_flight"][each.name,] = each.in_flight
+        for name, endings in USUAL_ENDINGS.items():
+            for ending in endings:
+                found[name].setdefault((each.name, *ending), 0)
         for name, durations in (("call", each.call_durations), ("attempt", each.attempt_durations)):
             for ending, histogram in durations.copy().items():
                 found[f"{name}.duration"][each.name, ending] = _histogram(histogram)
@@ -247,6 +257,8 @@ def _add_gauges(found: dict[str, dict[tuple[str, ...], Any]], pipeline: str, pol
             before = found[name].get(place)
             combine: Callable[[Any, Any], Any] = _COMBINED.get(name, operator.add)
             found[name][place] = value if before is None else combine(before, value)
+            if name == "circuit.state":
+                found["circuit.transitions"].setdefault((pipeline, policy.name, *labels), 0)
     except Exception:
         _log.exception("resilient: the gauges of %s cannot be read", policy.name)
 

@@ -94,7 +94,8 @@ def pass_gates(shape: Shape) -> Lines:
         f"        {together} = {shape.waiting('gate_group.queue(call, held)')}",
     ]
     waited = " - call.waited" if shape.waits else ""
-    lines += ["    now = call.runtime.now", f"    begin = now(){waited}"] if shape.clocked else []
+    read = f"now(){waited}" + (" if since is None else since" if shape.is_outermost else "")  # one reading is enough
+    lines += ["    now = call.runtime.now", f"    begin = {read}"] if shape.clocked else []
     lines += deeper(call_inner(shape))
     lines += [
         "except BaseException as error:",

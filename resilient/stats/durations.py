@@ -25,8 +25,11 @@ LONGEST = 2.0**20
 
 PLACES = 50 * SCALE + 1
 LAST = 20 * SCALE
-"""The place of the bucket of `LONGEST`. Places count downwards, because `int(LAST - x)` rounds `x` up: the upper bound
-of a bucket belongs to it."""
+"""The place of the bucket that begins at 1 s, plus 1. Places count downwards, because `int(LAST - x)` rounds `x` up:
+the upper bound of a bucket belongs to it."""
+
+PER_OCTAVE, FROM = float(SCALE), float(LAST)
+"""The same as floats: arithmetic of a float and an int takes twice as long."""
 
 
 class DurationHistogram:
@@ -75,5 +78,5 @@ def index_of(seconds: float) -> int:
 def place_of(seconds: float) -> int:
     """The place of a duration in `DurationHistogram.places`."""
     if SHORTEST < seconds < LONGEST:
-        return int(LAST - log2(seconds) * SCALE)
+        return int(FROM - log2(seconds) * PER_OCTAVE)
     return PLACES - 1 if seconds < LONGEST else 0

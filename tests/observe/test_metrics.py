@@ -43,12 +43,13 @@ from resilient.testing import run
 
 
 def values(metric: str, pipeline: str, *, keys: int = 0) -> dict[tuple[str, ...], Any]:
-    """The values of a metric of one pipeline, by the values of the labels after the pipeline."""
+    """The values of a metric of one pipeline, by the values of the labels after the pipeline; of a counter those that
+    are not 0."""
     found = registry.metrics(keys=keys).get(f"resilient.{metric}", {"series": []})
     return {
         tuple(series["labels"].values())[1:]: series.get("value", series.get("count"))
         for series in found["series"]
-        if series["labels"].get("pipeline") == pipeline
+        if series["labels"].get("pipeline") == pipeline and (found["kind"] != "counter" or series["value"])
     }
 
 
@@ -106,6 +107,21 @@ def test_metrics_are_plain_data() -> None:
 def test_number_of_keys_is_checked(keys: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="keys"):
         registry.metrics(keys=keys)
+
+
+def test_usual_series_are_there_before_anything_has_happened() -> None:
+    """A rate sees only what comes after the first value of a series, and the first failure counts."""
+    Pipeline(CircuitBreaker(), name="fresh")
+    found = {
+        (name, *series["labels"].values()): series["value"]
+        for name, metric in registry.metrics().items()
+        for series in metric["series"]
+        if series["labels"].get("pipeline") == "fresh" and metric["kind"] == "counter"
+    }
+    assert set(found.values()) == {0}
+    assert ("resilient.calls", "fresh", "failure", "failure") in found
+    assert ("resilient.attempts", "fresh", "timeout", "failure") in found
+    assert ("resilient.circuit.transitions", "fresh", "CircuitBreaker", "open") in found
 
 
 # -- what is counted --------------------------------------------------------------------------------------------------

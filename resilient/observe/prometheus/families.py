@@ -46,7 +46,8 @@ def family_of(metric: Metric) -> Family:
     """Return a metric of `resilient.observe.metrics.TABLE` under its names in Prometheus."""
     name = metrics.prometheus_name(metric).removesuffix("_total" if metric.kind == "counter" else "")
     unit = "seconds" if metric.unit == "s" and name.endswith("_seconds") else ""
-    return Family(name, metric.kind, unit, metric.help, metric.labels, is_sum=metric.unit not in ("1", "s"))
+    is_sum = metric.unit not in ("1", "s") and metric.name != "resilient.pipeline.mode"
+    return Family(name, metric.kind, unit, metric.help, metric.labels, is_sum)
 
 
 def labels_of(family: Family, series: Series) -> dict[str, str]:
