@@ -50,12 +50,14 @@ KNOWN_THREADS: set[threading.Thread] = set()
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After each test no exporter wants durations any more: it would change the path of the calls of all later tests.
+    """After each test no exporter wants durations any more, which would change the path of the calls of later tests;
+    and pipelines of later tests count from 0, also if they have the same names.
 
     After each module collect its garbage, and exempt what is left. Otherwise the reports of thousands of tests slow
     down each later collection, and each pipeline that is garbage would look at all pipelines."""
     for owner in list(counters._recording.wishes):
         record_durations(None, owner)
+    counters._by_name.clear()
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         alive = set(threading.enumerate())

@@ -126,7 +126,7 @@ GAUGES = frozenset(
 """The gauges of policies, which can have series for keys."""
 
 _ATTEMPT_ENDINGS = ("success", "success"), ("failure", "failure"), ("timeout", "failure"), ("cancelled", "nothing")
-USUAL_ENDINGS = {"calls": (*_ATTEMPT_ENDINGS, ("rejected", "nothing")), "attempts": _ATTEMPT_ENDINGS}
+USUAL_ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {"calls": (*_ATTEMPT_ENDINGS, ("rejected", "nothing")), "attempts": _ATTEMPT_ENDINGS}
 """Endings that every pipeline has as series from the start, with 0: a rate sees only what comes after the first value
 of a series. For the same reason every circuit has its transitions."""
 
@@ -226,8 +226,8 @@ def read(*, keys: int = 0) -> dict[Metric, list[Series]]:
             found[name][each.name, *labels] = seconds
         found["calls.in_flight"][each.name,] = each.in_flight
         for name, endings in USUAL_ENDINGS.items():
-            for ending in endings:
-                found[name].setdefault((each.name, *ending), 0)
+            for usual in endings:
+                found[name].setdefault((each.name, *usual), 0)
         for name, durations in (("call", each.call_durations), ("attempt", each.attempt_durations)):
             for ending, histogram in durations.copy().items():
                 found[f"{name}.duration"][each.name, ending] = _histogram(histogram)
