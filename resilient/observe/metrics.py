@@ -126,7 +126,10 @@ GAUGES = frozenset(
 """The gauges of policies, which can have series for keys."""
 
 _ATTEMPT_ENDINGS = ("success", "success"), ("failure", "failure"), ("timeout", "failure"), ("cancelled", "nothing")
-USUAL_ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {"calls": (*_ATTEMPT_ENDINGS, ("rejected", "nothing")), "attempts": _ATTEMPT_ENDINGS}
+USUAL_ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "calls": (*_ATTEMPT_ENDINGS, ("rejected", "nothing")),
+    "attempts": _ATTEMPT_ENDINGS,
+}
 """Endings that every pipeline has as series from the start, with 0: a rate sees only what comes after the first value
 of a series. For the same reason every circuit has its transitions."""
 
