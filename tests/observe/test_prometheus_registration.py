@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import prometheus_client
@@ -73,6 +75,16 @@ def test_ended_registration_shows_nothing_and_can_be_made_again() -> None:
     assert scrape_text(registry)
     end_again()
     assert generate_latest(registry) == b""
+
+
+def test_registry_that_is_dropped_is_garbage() -> None:
+    """A registration does not keep its registry, which may have been made for a test or a tenant."""
+    registry = CollectorRegistry()
+    register(registry, durations=None)
+    dropped = weakref.ref(registry)
+    del registry
+    gc.collect()
+    assert dropped() is None
 
 
 def test_default_is_the_registry_of_the_client() -> None:

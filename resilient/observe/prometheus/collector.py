@@ -46,7 +46,8 @@ def _renew() -> None:
 
 
 class ResilientCollector(Collector):
-    """The library's figures for one registry. `register` makes it; make one yourself to collect without a registry.
+    """The library's figures for one registry. `register` makes it, and lets durations be recorded. Make one yourself to
+    collect without a registry.
 
     `collect` never raises: what cannot be read is left out, counted in `resilient_scrape_errors_total`, and logged
     once, so that the other metrics of the registry appear in any case. It calls no code of users, takes no lock of a

@@ -64,17 +64,19 @@ class _Process:
         self._files.renew()
 
     def write(self, *, last: bool = False) -> None:
+        """Write all figures that have changed. `last`: gauges have no value from now on."""
         with _lock:
             self._files.write(self.collector, last=last)
 
     def add(self) -> None:
-        """Write at once, so that a directory without room is an error now, and from now on."""
+        """Add a registry. With the first one, write now, and from now on."""
         self.registries += 1
         if self.registries == 1:
             self.write()
             self._writer.start()
 
     def remove(self) -> None:
+        """Remove a registry. With the last one, write for the last time."""
         self.registries -= 1
         if not self.registries:
             self._writer.end()
