@@ -19,7 +19,7 @@ rest of a `Step` when it is asked:
     WON         at, copy
     TIMEOUT     at, attempt, policy, seconds, waited
     FALLBACK    at, policy
-    LEFT_OUT    how many
+    LEFT_OUT    at, how many
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ __all__ = [
     "copy_started",
     "copy_won",
     "fell_back",
+    "keep",
     "paused",
     "publish",
     "recorders",
@@ -100,8 +101,8 @@ def _shorten(history: History) -> None:
     """Drop the records between the first and the last, and count them."""
     first, last = 2 * FIRST, 2 * LAST
     middle = history[first:-last]
-    dropped = sum(record[1] if record[0] is LEFT_OUT else record[0] is not ENDED for record in middle)
-    history[first:-last] = [(LEFT_OUT, dropped)]
+    dropped = sum(record[2] if record[0] is LEFT_OUT else record[0] is not ENDED for record in middle)
+    history[first:-last] = [(LEFT_OUT, middle[0][1], dropped)]
 
 
 _Outcome = tuple[type[BaseException] | None, int | None, str]
@@ -113,7 +114,7 @@ def _outcome(error: BaseException | None, result: Any) -> _Outcome:
         return None, status_of(result), ""
     kind = type(error)
     try:
-        if (kind in _plain or _is_plain(kind)) and not error.__dict__:  # most errors
+        if _is_plain(kind) and not error.__dict__:
             return kind, None, ""
     except Exception:
         pass  # its `__dict__` raises
@@ -121,7 +122,7 @@ def _outcome(error: BaseException | None, result: Any) -> _Outcome:
     return type(error), status_of(error), text_of(error)
 
 
-_plain: set[type[BaseException]] = set()
+_plain: set[type] = set()
 """Classes of errors in which there is nothing to read but the attributes of an instance, as seen so far."""
 
 _MOST_PLAIN = 1_000
@@ -132,6 +133,8 @@ _READ = frozenset(("status_code", "status", "response", "__getattr__", "__getatt
 
 def _is_plain(kind: type[BaseException]) -> bool:
     """Whether there is nothing to read in a class of errors. If so, adds it to `_plain`."""
+    if kind in _plain:
+        return True
     if issubclass(kind, ResilientError | Stopped):
         return False
     if any(not _READ.isdisjoint(vars(each)) for each in kind.__mro__ if each not in (BaseException, object)):
@@ -166,36 +169,61 @@ def text_of(error: BaseException) -> str:
 
 
 def attempt_failed(
-    call: Call, error: Exception | None, result: Any, asked: float | None, begin: float | None = None
-) -> None:
-    """Record an attempt that failed just now. (Of two Retries around it only the inner one records it.)
+    steps: History, call: Call, error: Exception | None, result: Any, asked: float | None, begin: float | None
+) -> float:
+    """Record an attempt of a Retry that failed just now. Returns the time.
 
     Args:
+        steps: the records of this Retry, which `keep` adds to those of the call.
         asked: the pause in seconds that the dependency asked for, if it did.
         begin: the time at which the attempt began, queues included. None: it was the first one of its Retry; its
             duration is that which the gates have measured (`Call.elapsed`), if they have.
     """
-    history = _of(call)
-    if history:
-        last = history[-2] if history[-1][0] is ENDED and len(history) > 1 else history[-1]
-        if last[0] is ATTEMPT and last[2] >= call.attempt:
-            return
-    runtime = call.runtime or call.begin()
-    history.append((ATTEMPT, runtime.now(), call.attempt, begin, call.waited, *_outcome(error, result), asked))
+    at: float = (call.runtime or call.begin()).now()
+    kind = type(error)
+    try:
+        is_plain = kind in _plain and not error.__dict__
+    except Exception:
+        is_plain = False
+    if is_plain:
+        steps.append((ATTEMPT, at, call.attempt, begin, call.waited, kind, None, "", asked))
+    else:
+        steps.append((ATTEMPT, at, call.attempt, begin, call.waited, *_outcome(error, result), asked))
+    if len(steps) > MOST:
+        _shorten(steps)
+    return at
 
 
-def paused(call: Call, policy: str, seconds: float, asked: float | None) -> None:
-    """Record the pause of a Retry after an attempt that was recorded. `asked`: the part of the pause for which the
-    dependency has asked."""
-    history = _of(call)
-    history.append((PAUSE, history[-1][1], policy, seconds, asked))
+def paused(steps: History, at: float, policy: str, seconds: float, asked: float | None) -> None:
+    """Record the pause of a Retry, which begins now. `asked`: the part for which the dependency has asked."""
+    steps.append((PAUSE, at, policy, seconds, asked))
 
 
-def retries_ended(call: Call, policy: str, reason: str) -> None:
+def retries_ended(steps: History, call: Call, policy: str, reason: str) -> None:
     """Record the reason for which a Retry makes no further attempt, after an attempt that was recorded."""
-    history = _of(call)
-    at = history[-1][1]
-    history.append((ENDED, at, policy, reason, None if call.deadline is None else call.deadline - at))
+    at = steps[-1][1]
+    steps.append((ENDED, at, policy, reason, None if call.deadline is None else call.deadline - at))
+    keep(steps, call)
+
+
+def keep(steps: History, call: Call) -> None:
+    """Add the records of a Retry to the history of its call, by time. Of two Retries around an attempt only the inner
+    one counts. To be called when the Retry ends; a second call does nothing."""
+    if not steps:
+        return
+    owner = call.origin if type(call) is Fork else call
+    history: History | None = getattr(owner, "history", None)
+    if history is None:
+        owner.history = steps
+    elif history is not steps:
+        known = {record[2] for record in history if record[0] is ATTEMPT} if owner is call else ()
+        new = [record for record in steps if record[0] is not ATTEMPT or record[2] not in known]
+        history[:] = sorted([*history, *new], key=_time)
+        steps.clear()
+
+
+def _time(record: tuple[Any, ...]) -> float:
+    return record[1]  # type: ignore[no-any-return]
 
 
 def timed_out(call: Call, context: PipelineContext, error: TimedOut, waited: float) -> None:
@@ -230,7 +258,7 @@ def fell_back(call: Call, context: PipelineContext, policy: str, error: Exceptio
         return
     history = _of(call)
     if not history:
-        attempt_failed(call, error, result, None)
+        attempt_failed(history, call, error, result, None, None)
     history.append((FALLBACK, call.begin().now(), policy))
 
 
@@ -268,21 +296,27 @@ class _Recorders:
 recorders = _Recorders()
 
 
-def publish(call: Call, context: PipelineContext, result: Any, begin: float | None = None) -> None:
+def publish(
+    call: Call, context: PipelineContext, result: Any, steps: History | None = None, begin: float | None = None
+) -> None:
     """Hand the history of a call to the caller that gets `result`: with the result, if its kind can carry it
     (`ResultLifecycle.explain`), and to the records of this context. Does nothing for a call without a history.
 
-    `begin`: the time at which the attempt began that has succeeded; None: it is not to be recorded.
+    Args:
+        steps: the records of the Retry that returns the result.
+        begin: the time at which the attempt began that has succeeded; None: it is not to be recorded.
     """
     lifecycle = context.lifecycle
     if not (lifecycle.explains or recorders.any):
         return
+    if steps is not None:
+        if begin is not None:
+            steps.append((SUCCESS, call.begin().now(), call.attempt, begin, call.waited))
+        keep(steps, call)
     history: History | None = getattr(call.origin, "history", None)
     records = recorders.current.get()
     if history is None or not (lifecycle.explains or records is not None):
         return
-    if begin is not None:
-        history.append((SUCCESS, call.begin().now(), call.attempt, begin, call.waited))
     words, key = context.call_options.words(call), key_of(call, context)
     recorded = Recorded(context.name, words, key, history, getattr(call, "elapsed", None))
     if lifecycle.explains:
@@ -352,7 +386,7 @@ def steps_of(history: History, elapsed: float | None = None) -> Steps:
         kind = record[0]
         if kind is LEFT_OUT:
             gap = len(steps)
-            found.left_out += record[1]
+            found.left_out += record[2]
         elif kind is ENDED:
             _, _, found.policy, found.reason, found.left = record
         elif kind in (ATTEMPT, SUCCESS):

@@ -1,6 +1,7 @@
 """Retry: repeats a call that failed. Most failures of a remote call are gone a moment later.
 
 retry        the policy
+settings     the checked arguments
 predicate    which outcomes are repeated
 state        the attempts of a call
 schedule     how many attempts there may be, and how long the pauses between them are

@@ -28,7 +28,8 @@ from resilient.core.worst_case import NOTHING, Discard, Ending, InnerCost, React
 from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.predicate import Predicate
 from resilient.policies.retry.schedule import Schedule
-from resilient.policies.retry.state import RetryState, Settings
+from resilient.policies.retry.settings import Settings
+from resilient.policies.retry.state import RetryState
 from resilient.policies.retry.tenacity import Strategy, answer_to, awaits
 from resilient.runtime import Runtime
 

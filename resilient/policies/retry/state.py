@@ -8,17 +8,14 @@ function is awaited: tenacity's strategies and hooks, and the closing of a resul
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from types import NoneType, TracebackType
 from typing import Any
 
 import tenacity
 
 from resilient.core import history
-from resilient.core.background import Stragglers, close_in_background, discard, is_own
-from resilient.core.budget import Budget
+from resilient.core.background import close_in_background, discard, is_own
 from resilient.core.call import Call
 from resilient.core.call_key import key_of
 from resilient.core.callbacks import CallbackError, ask
@@ -30,59 +27,13 @@ from resilient.core.layer import BoundLayer
 from resilient.core.result import is_awaitable
 from resilient.errors import NONE, Reason, TimedOut, bare
 from resilient.events import BudgetExhausted, GaveUp, Retrying, Waited
-from resilient.policies.retry.backoff import Fixed, FullJitter
 from resilient.policies.retry.error_notes import error_to_raise, forget_before, note, text_of_rejection
-from resilient.policies.retry.predicate import Predicate
+from resilient.policies.retry.settings import Settings
 from resilient.policies.retry.tenacity import State, Strategy, controller
 from resilient.runtime.inherited_deadline import seen
 from resilient.runtime.threads import THREADS
 
-__all__ = ["Counts", "RetryState", "Settings"]
-
-
-@dataclass(slots=True)
-class Counts:
-    """The counters of a Retry: further attempts that it `retried`, and those that it `would_have_retried` in
-    shadow mode."""
-
-    retried: int = 0
-    would_have_retried: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The checked arguments of a Retry.
-
-    Attributes:
-        name: of the policy, for events and notes.
-        attempts, stop: as for `Retry`.
-        wait, backoff: tenacity's wait strategy, or ours: one of them.
-        predicate: says which outcomes are worth repeating.
-        hooks: tenacity's hooks that are given, by the names of their arguments.
-        max_retry_after, budget, shadow: as for `Retry`.
-        once: whether it repeats nothing within a guarded call that retries (`nested="once"`).
-        counts: of all calls.
-        closing: results that are being closed in the background.
-    """
-
-    name: str
-    attempts: int | None
-    stop: Strategy | None
-    wait: Strategy | None
-    backoff: FullJitter | Fixed | None
-    predicate: Predicate
-    hooks: dict[str, Strategy]
-    max_retry_after: float
-    budget: Budget | None
-    once: bool
-    shadow: bool
-    counts: Counts = field(default_factory=Counts)
-    closing: Stragglers = field(default_factory=lambda: Stragglers(sys.maxsize))
-
-    @property
-    def speaks_tenacity(self) -> bool:
-        """Whether strategies or hooks of tenacity are given."""
-        return bool(self.hooks) or any((self.stop, self.wait, self.predicate.strategy))
+__all__ = ["RetryState"]
 
 
 class RetryState:
@@ -193,6 +144,8 @@ class RetryState:
         known: Any = None  # `call.verdict` for what the caller gets
         trace: TracebackType | None = None  # the traceback of `last_error` right after its attempt
         begin: float | None = None  # when the attempt began, if it is not the first one
+        steps: list[Any] = []  # for `resilient.core.history`
+        at = 0.0  # when the last attempt failed
         if repeats_results:
             call.begin()  # results are closed by its runtime
         try:
@@ -203,7 +156,7 @@ class RetryState:
                         again = bool(await _answer(predicate.strategy, state))
 
                 if again or error is not None or verdict.kind == "failure":
-                    history.attempt_failed(call, error, result, verdict.retry_after, begin)
+                    at = history.attempt_failed(steps, call, error, result, verdict.retry_after, begin)
 
                 # What the caller gets if this was the last attempt.
                 if not (verdict.refused and answered):
@@ -262,7 +215,7 @@ class RetryState:
                     call.error = error
                     error = None
                 if wait > 0:
-                    history.paused(call, settings.name, wait, verdict.retry_after)
+                    history.paused(steps, at, settings.name, wait, verdict.retry_after)
                     await call.begin().sleep(wait)
                     context.counters.count("waits", settings.name, "backoff")
                     context.counters.add_seconds(wait, "wait.time", settings.name, "backoff")
@@ -278,7 +231,7 @@ class RetryState:
                     state.prepare_for_next_attempt()
                     if "before" in hooks:
                         await _answer(hooks["before"], state)
-                begin = call.begin().now()
+                begin = call.begin().now() if wait > 0 or repeats_results or ready or state else at
                 try:
                     result = await self.inner(call) if plainly is None else plainly(call)
                 except Exception as caught:
@@ -287,21 +240,23 @@ class RetryState:
                 else:
                     if not repeats_results:
                         call.error = None
-                        history.publish(call, context, result, begin)
+                        if history.recorders.any:  # else plain results have no place for it
+                            history.publish(call, context, result, steps, begin)
                         return result
                     verdict = context.on_result(call, result)
                 again = predicate.repeats(error, verdict)
 
             call.verdict, call.error = known, None
             if reason or verdict.kind == "failure":
-                history.retries_ended(call, settings.name, reason or (UNSAFE if verdict.final else FATAL))
+                history.retries_ended(steps, call, settings.name, reason or (UNSAFE if verdict.final else FATAL))
             if reason:
                 self._give_up(call, attempt, reason, last_error)
             if last_error is None:
-                history.publish(call, context, last_result, None if verdict.kind == "failure" else begin)
+                history.publish(call, context, last_result, steps, None if verdict.kind == "failure" else begin)
                 return last_result
             raise error_to_raise(last_error)
         except BaseException as ended:
+            history.keep(steps, call)
             if repeats_results:
                 self._close_results(call, result, last_result, ended)
             raise
