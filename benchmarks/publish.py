@@ -1,4 +1,4 @@
-"""Writes the tables and plots of README.md and docs/performance.md from the committed JSON of one run.
+"""Writes the tables and plots of README.md and two pages of docs/ from the committed JSON of one run of each benchmark.
 
     python -m benchmarks.publish                     makes them from docs/performance/*.json
     python -m benchmarks.publish --run               measures everything first: a quarter of an hour on an idle machine
@@ -33,11 +33,12 @@ __all__ = ["FOLDER", "PUBLISHED", "filled", "main", "results"]
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "performance"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
-PUBLISHED = ("overhead", "transport", "middleware", "scale", "startup")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "monitoring.md")
+PUBLISHED = ("overhead", "transport", "middleware", "scale", "startup", "observe")
 DISTRIBUTIONS = (
     *("nopanic", "grit-toolkit", "pyresilience", "interlock-cb", "stamina", "tenacity", "pybreaker"),
     *("hedge-python", "httpx-hedged", "httpx-retries", "httpx", "httpx2", "starlette", "uvicorn", "httptools"),
+    *("prometheus-client", "opentelemetry-sdk"),
 )
 BLOCK = re.compile(r"(<!-- benchmarks: (?P<name>[\w -]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
 

@@ -136,6 +136,17 @@ def decoration(found: Results) -> str:
     return _table(("", "µs"), lines)
 
 
+def observe(found: Results) -> str:
+    """What observation adds to a call of the stack of four, in bare awaits."""
+    lines = []
+    for group, rows in _groups(found["observe"]):
+        for row in rows:
+            if "added_x" in row:
+                shown = row["name"] if row["name"] == group else f"{group}: {row['name']}"
+                lines.append((shown, f"{row['added_x']:+.1f} ({_interval(row, 'added', 'x', '{:.1f}')})", _judged(row)))
+    return _table(("", "added", "bar"), lines)
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "highlights": highlights,
     "conditions": conditions,
@@ -148,6 +159,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "memory": memory,
     "imports": imports,
     "decoration": decoration,
+    "observe": observe,
 }
 """The function that makes each table, by the name in the document's marker."""
 
