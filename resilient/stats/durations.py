@@ -10,6 +10,7 @@ over time would be wrong.)
 
 from __future__ import annotations
 
+from itertools import compress
 from math import log2
 
 __all__ = ["SCALE", "DurationHistogram", "index_of", "place_of"]
@@ -63,7 +64,8 @@ class DurationHistogram:
     def buckets(self) -> dict[int, int]:
         """The counts of the buckets that are not empty, by index."""
         places = self.places.copy()
-        return {LAST - 1 - place: places[place] for place in reversed(range(PLACES)) if places[place]}
+        used = [*compress(range(PLACES), places)]
+        return {LAST - 1 - place: places[place] for place in reversed(used)}
 
     def state(self) -> tuple[dict[int, int], float, dict[int, tuple[dict[str, str], float, float]]]:
         """The buckets, the sum, and the exemplars."""
