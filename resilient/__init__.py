@@ -23,7 +23,9 @@
 Every policy is a decorator by itself, for `async def` and `def` alike; `Pipeline(...)` stacks them, outermost first.
 """
 
-from resilient import events, registry
+from typing import TYPE_CHECKING, Any
+
+from resilient import errors, events, registry
 from resilient.core.budget import Budget
 from resilient.core.classify import Classifier, Verdict
 from resilient.core.current_call import CurrentCall, current_call
@@ -43,7 +45,6 @@ from resilient.errors import (
     TimedOut,
     VirtualTimeError,
 )
-from resilient.observe.why import why
 from resilient.pipeline import Pipeline, switch
 from resilient.policies.adaptive import AdaptiveLimit
 from resilient.policies.breaker import CircuitBreaker
@@ -58,6 +59,9 @@ from resilient.policies.retry import Retry
 from resilient.policies.retry.backoff import FullJitter
 from resilient.policies.timeout import Timeout
 from resilient.presets import standard, standard_hedged
+
+if TYPE_CHECKING:
+    from resilient.observe.why import why
 
 __version__ = "0.1.0"
 
@@ -104,3 +108,22 @@ __all__ = [
     "switch",
     "why",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`why` is imported when it is first needed: most programs never need it."""
+    if name != "why":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from resilient.observe.why import why
+
+    globals()["why"] = why
+    return why
+
+
+def _explain(error: errors.ResilientError) -> dict[str, Any] | None:
+    from resilient.observe.why import kept_with
+
+    return kept_with(error)
+
+
+errors.explain = _explain

@@ -108,7 +108,8 @@ class ResilientError(Exception):
 
 explain: Callable[[ResilientError], dict[str, Any] | None] | None = None
 """Returns the data of `resilient.why(error)`, which an error takes with it when it is pickled or copied; None for an
-error that no guarded call has raised. Set by `resilient.observe.why`."""
+error that no guarded call has raised. Set by `resilient`; the code is in
+`resilient.observe.why`."""
 
 
 def reason_of(error: ResilientError) -> Reason:

@@ -39,7 +39,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, overload
 
-from resilient import errors
 from resilient._validation import count
 from resilient.core.call import Call, name_of, new_call
 from resilient.core.call_key import key_of
@@ -52,7 +51,7 @@ from resilient.observe.evidence import Evidence, evidence_of, qualified_name
 from resilient.observe.timeline import timeline
 from resilient.pipeline.attempts import Attempts
 
-__all__ = ["Records", "Why", "recording", "why"]
+__all__ = ["Records", "Why", "kept_with", "recording", "why"]
 
 LINKS = 10
 """The most causes of an error that are followed."""
@@ -355,7 +354,7 @@ def _not_repeated(call: Call, context: PipelineContext, error: Any) -> str:
         return ""
 
 
-def _keep(error: ResilientError) -> dict[str, Any] | None:
+def kept_with(error: ResilientError) -> dict[str, Any] | None:
     """The data that goes with an error of this library when it is pickled or copied; None: nothing is known beyond the
     attributes of the error."""
     known: Any = vars(error).keys() & {"_recorded", "_why"} or next(_guards(error), None)
@@ -363,6 +362,3 @@ def _keep(error: ResilientError) -> dict[str, Any] | None:
         return _of_error(error, LINKS, judge=False) if known else None
     except Exception:  # an attribute that raises: the error pickles without
         return None
-
-
-errors.explain = _keep
