@@ -42,6 +42,7 @@ from typing import Any, overload
 from resilient._validation import count
 from resilient.core.call import Call, name_of, new_call
 from resilient.core.call_key import key_of
+from resilient.core.callbacks import is_callback_error
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import guarded_frames
 from resilient.core.history import Recorded, Step, Steps, recorders, status_of, steps_of, text_of
@@ -343,13 +344,17 @@ def _report(call: Call, context: PipelineContext, error: BaseException, *, judge
 def _not_repeated(call: Call, context: PipelineContext, error: Any) -> str:
     """The reason for which no policy has repeated a call that raised `error` at its first attempt; "" if it is not
     known."""
+    if is_callback_error(error):
+        return "your own code raised it, which the pipeline calls: a classifier, a predicate, a key, a hook"
     if not context.repeats:
         return "no policy of the pipeline repeats a call"
     try:
         verdict = context.classifier.error(bare(error))
         if verdict.final:
             return "it must not be sent again"
-        return "" if verdict.worth_repeating else "not worth repeating"
+        if not verdict.worth_repeating:
+            return "not worth repeating"
+        return "" if getattr(call, "history", None) else "no policy of the pipeline repeats this error"
     except Exception:  # of the user's classifier
         return ""
 

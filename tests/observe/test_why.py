@@ -356,20 +356,53 @@ def test_error_that_is_not_repeated(world: World) -> None:
     assert str(why(error)).splitlines()[1] == "  not repeated: not worth repeating"
 
 
-def test_classifier_that_raises_leaves_the_reason_open(world: World) -> None:
-    """Its error is the caller's when it is called in the call; when it is called for a report, it changes nothing."""
-    calls: list[int] = []
+def test_error_that_the_retry_leaves_out(world: World) -> None:
+    """The classifier calls it worth repeating, but `on` does not name it."""
+    guarded = Pipeline(Retry(3, on=KeyError), name="why")(world.dependency(OSError()).fn)
+    error = world.outcome(guarded).error
+    assert error is not None
+    assert str(why(error)).splitlines()[1] == "  not repeated: no policy of the pipeline repeats this error"
 
-    class Once(Classifier):
+
+def test_error_of_a_callback(world: World) -> None:
+    """It is the caller's own, and the dependency has no part in it."""
+
+    def predicate(error: BaseException) -> bool:
+        raise ZeroDivisionError
+
+    guarded = Pipeline(Retry(3, on=predicate), name="why")(world.dependency(OSError()).fn)
+    error = world.outcome(guarded).error
+    assert isinstance(error, ZeroDivisionError)
+    assert "not repeated: your own code raised it" in str(why(error))
+
+
+@pytest.mark.virtual_time
+async def test_failed_hedge_is_not_called_unrepeated() -> None:
+    """Its copies were repetitions."""
+
+    @Pipeline(Hedge(0.02), name="why")
+    async def fails() -> None:
+        await asyncio.sleep(0.05)
+        raise OSError
+
+    assert "not repeated" not in str(why(await raised(fails)))
+
+
+def test_classifier_that_raises_leaves_the_reason_open(world: World) -> None:
+    """An error of the classifier, when it is asked for a report, changes nothing."""
+    broken: list[bool] = []
+
+    class Breaking(Classifier):
         def error(self, error: Exception) -> Any:
-            calls.append(1)
-            if len(calls) > 1:
+            if broken:
                 raise KeyError
             return super().error(error)
 
-    guarded = Pipeline(Retry(3), name="why", classify=Once())(world.dependency(TypeError()).fn)
+    guarded = Pipeline(Retry(3), name="why", classify=Breaking())(world.dependency(TypeError()).fn)
     error = world.outcome(guarded).error
-    assert error is not None
+    assert isinstance(error, TypeError)
+    assert "not repeated: not worth repeating" in str(why(error))
+    broken.append(True)
     assert "not repeated" not in str(why(error))
 
 
