@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient import Bulkhead, CircuitBreaker, Fallback, Pipeline, Retry, registry
+from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Fallback, Pipeline, Retry, registry
 from resilient.core.policy import Wrap
 from resilient.events import CircuitChanged, channel
 from resilient.observe.live import LiveView, apply, difference
@@ -20,6 +24,8 @@ from resilient.observe.live.figures import Counts, figures
 from resilient.observe.live.reading import GATES
 from resilient.policies.keyed import Keyed
 from tests.observe.live_client import Stream, request, stream
+
+ROOT = Path(__file__).parents[2]
 
 NAMES = st.text(max_size=3)
 VALUES = st.recursive(
@@ -433,7 +439,8 @@ def test_figures_without_calls_have_no_shares() -> None:
 
 async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
     """Calls before it are counted, but have no durations."""
-    pipeline = Pipeline(Bulkhead(1), name="test-live-rates")
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(breaker, name="test-live-rates")
 
     @pipeline
     async def work() -> None:
@@ -453,6 +460,48 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
         assert 0.001 * 0.97 <= found["p50"] <= found["p99"]
         await opened.until(lambda opened: mine(opened).get("rate") == 0)
         assert "p50" not in mine(opened)
+        breaker.isolate()
+        for _ in range(5):
+            with pytest.raises(CircuitOpen):
+                await work()
+        await opened.until(lambda opened: mine(opened)["rejected"] == 5)
+        assert mine(opened)["bad"] == 1
+        assert "p50" not in mine(opened)
     await ended()
     state = (await request(LiveView(), "/state.json")).json()
-    assert state["pipelines"][pipeline.name]["figures"] == {"calls": 10, "failures": 0, "rejected": 0}
+    assert state["pipelines"][pipeline.name]["figures"] == {"calls": 15, "failures": 0, "rejected": 5}
+
+
+# -- forks ------------------------------------------------------------------------------------------------------------
+
+FORKS = """
+import asyncio, os
+from resilient import CircuitBreaker, Pipeline
+from resilient.events import channel
+from resilient.observe.live import LiveView
+from tests.observe.live_client import stream
+
+breaker = CircuitBreaker()
+pipeline = Pipeline(breaker, name="forked")
+view = LiveView()
+
+async def main():
+    async with stream(view) as opened:
+        await opened.until(lambda opened: opened.state)
+        child = os.fork()
+        if child == 0:
+            os._exit(10 if view._feed.streams or view._feed.runs or channel._everywhere else 11)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        breaker.open()
+        await opened.until(lambda opened: opened.lines)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_forked_child_has_no_streams_and_listens_to_nothing() -> None:
+    """The streams of the parent go on."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (done.stdout, done.stderr, done.returncode) == ("11\n", "", 0)

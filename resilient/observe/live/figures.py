@@ -14,6 +14,9 @@ __all__ = ["Counts", "figures", "read_counts"]
 BAD = ("failure", "timeout", "rejected")
 """Endings that count as bad. A call that was cancelled is neither good nor bad."""
 
+TIMED = ("success", "failure", "timeout")
+"""Endings whose durations are latencies. A refusal takes no time, and would hide those of the other calls."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -31,8 +34,8 @@ def read_counts() -> dict[str, Counts]:
         for (metric, *labels), count in each.totals().items():
             if metric == "calls":
                 counts.endings[labels[0]] = counts.endings.get(labels[0], 0) + count
-        for histogram in each.call_durations.copy().values():
-            for bucket, count in histogram.buckets.items():
+        for ending, histogram in each.call_durations.copy().items():
+            for bucket, count in histogram.buckets.items() if ending in TIMED else ():
                 counts.buckets[bucket] = counts.buckets.get(bucket, 0) + count
     return found
 
