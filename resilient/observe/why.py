@@ -37,7 +37,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from dataclasses import replace
+from typing import Any, NamedTuple, overload
 
 from resilient._validation import count
 from resilient.core.call import Call, name_of, new_call
@@ -290,32 +291,48 @@ def _calls(error: BaseException, *, judge: bool) -> tuple[list[dict[str, Any]], 
     reports: list[dict[str, Any]] = []
     off: list[str] = []
     seen: set[int] = set()
-    for call, context, fn, was_off in _guards(error):
-        if was_off:
-            off.append(context.name)
-            continue
-        if call is None:
-            reports.append(_report(new_call(fn, (), {}, None), context, error, judge=judge))
-        elif id(call.origin) not in seen:
-            seen.add(id(call.origin))
-            reports.append(_report(call.origin, context, error, judge=judge))
+    for guard in _guards(error):
+        call = new_call(guard.fn, (), {}, None) if guard.call is None else guard.call.origin
+        if guard.off:
+            off.append(guard.context.name)
+        elif guard.call is None or id(call) not in seen:
+            seen.add(id(call))
+            reports.append(_report(call, guard, error, judge=judge))
     return reports, off
 
 
-def _guards(error: BaseException) -> Iterator[tuple[Call | None, PipelineContext, Any, bool]]:
-    """The guarded calls in the traceback of an error: each with the context of its pipeline, its function, and whether
-    the pipeline was switched off. None for a call that was not made because nothing needed it."""
+class _Guard(NamedTuple):
+    """A guarded call in the traceback of an error.
+
+    Attributes:
+        call: None for a call that was not made because nothing needed it.
+        context: of its pipeline.
+        fn: its function.
+        begin: the time at which it began, if a listener or an exporter needs that; else None.
+        off: whether the pipeline was switched off.
+    """
+
+    call: Call | None
+    context: PipelineContext
+    fn: Any
+    begin: float | None = None
+    off: bool = False
+
+
+def _guards(error: BaseException) -> Iterator[_Guard]:
+    """The guarded calls in the traceback of an error."""
     for frame in guarded_frames(_traceback(error)):
         names = frame.f_locals
         call, context = names.get("call"), names.get("context")
         if context is not None:  # else the frame was cleared
-            yield call, context, names["fn"], call is None and "count" not in names
+            off = call is None and "count" not in names
+            yield _Guard(call, context, names["fn"], names.get("since"), off)
     trace = _traceback(error)
     while trace is not None:
         if trace.tb_frame.f_code in _BLOCKS:
-            block = trace.tb_frame.f_locals["self"]
-            if block._call is not None:
-                yield block._call, block._context, block._call.fn, False
+            block = trace.tb_frame.f_locals.get("self")
+            if block is not None and block._call is not None:
+                yield _Guard(block._call, block._context, block._call.fn)
         trace = trace.tb_next
 
 
@@ -323,11 +340,14 @@ _BLOCKS = (Attempts._enter.__code__, Attempts._leave.__code__)
 """The code that runs the pipeline of a guarded block."""
 
 
-def _report(call: Call, context: PipelineContext, error: BaseException, *, judge: bool) -> dict[str, Any]:
+def _report(call: Call, guard: _Guard, error: BaseException, *, judge: bool) -> dict[str, Any]:
     """The report of one call that raised `error`."""
+    context = guard.context
     history: list[Any] = getattr(call, "history", None) or []
     elapsed: float | None = getattr(call, "elapsed", None)
     found = steps_of(history, elapsed)
+    if guard.begin is not None and found.steps and (first := found.steps[0]).kind == "attempt" and not first.seconds:
+        found.steps[0] = replace(first, seconds=max(0.0, first.at - guard.begin - first.queued))
     shown: Any = bare(error) if _is(error, Exception) else error  # type: ignore[arg-type]
     if not found.steps and not _is(shown, Rejected):
         status = status_of(shown)

@@ -19,6 +19,7 @@ from resilient import (
     Timeout,
     why,
 )
+from resilient.events import CallEnded
 from resilient.observe.timeline import WIDTH, duration
 
 pytestmark = pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
@@ -183,6 +184,24 @@ async def test_attempts_that_timed_out_have_the_text_of_their_timeout() -> None:
              1.5 s  attempt 2         500 ms  Timeout of 0.5 s expired
         """
     )
+
+
+@pytest.mark.virtual_time
+async def test_first_attempt_has_its_duration_where_the_call_is_timed() -> None:
+    """Without a gate that measures it: because a listener, or an exporter of durations, needs the time."""
+    pipeline = Pipeline(Retry(2, wait=1), name="timed")
+
+    @pipeline
+    async def fails() -> None:
+        await asyncio.sleep(0.25)
+        raise OSError
+
+    untimed = str(why(await raised(fails)))
+    assert "      0 ms  attempt 1                 OSError" in untimed.splitlines()
+    pipeline.listen(lambda event: None, CallEnded)
+    timed = str(why(await raised(fails)))
+    assert "      0 ms  attempt 1         250 ms  OSError" in timed.splitlines()
+    assert "    250 ms  pause                1 s" in timed.splitlines()
 
 
 @pytest.mark.virtual_time
