@@ -137,7 +137,7 @@ def name(argument: str, value: object) -> str:
         raise TypeError(f"{argument} must be a string, got {value!r}")
     if not value.strip():
         raise ValueError(f"{argument} must not be empty or blank, got {value!r}")
-    return value
+    return value if type(value) is str else str.__str__(value)  # a member of an Enum of strings, for example
 
 
 def instance(argument: str, value: Any, kind: type[K]) -> K | None:
@@ -170,7 +170,10 @@ LEGIBLE = 100
 
 def legible(key: object) -> str:
     """Return a key as printable text of at most 100 characters, for names: keys may come from outside."""
-    text = key if isinstance(key, str) and key.isprintable() else repr(key)
+    try:
+        text = key if isinstance(key, str) and key.isprintable() else repr(key)
+    except Exception:  # its __repr__ fails
+        text = f"a {type(key).__name__}"
     if len(text) <= LEGIBLE:
         return text
     tail = "..." + blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()  # keys may begin alike

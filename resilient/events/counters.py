@@ -86,6 +86,16 @@ class CallCount:
         return self.begun - ended
 
 
+def _sum(counts: list[CallCount]) -> CallCount:
+    total = CallCount()
+    for each in counts:
+        total.begun += each.begun
+        total.at_once += each.at_once
+        total.returned += each.returned
+        total.ended += each.ended
+    return total
+
+
 class Counters:
     """The counters of the pipelines of one name.
 
@@ -113,28 +123,34 @@ class Counters:
         self.attempts = 0
         self.call_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
         self.attempt_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
-        self._calls: list[tuple[weakref.ref[object], CallCount]] = []
-        self._gone = CallCount()  # the sum of the counts whose pipelines are gone
+        self._calls: tuple[CallCount, list[tuple[weakref.ref[object], CallCount]]] = CallCount(), []
+        """The sum of the counts whose pipelines are gone; the other ones, and what they belong to."""
 
     def enter(self, owner: object, calls: CallCount) -> None:
         """Add a count of calls. It is part of the sums also when `owner`, which all calls in flight refer to, is
         gone."""
         with self._lock:
-            if len(self._calls) >= 16 and not len(self._calls) & (len(self._calls) - 1):  # now and then
+            number = len(self._calls[1])
+            if number >= 16 and not number & (number - 1):  # now and then
                 self._fold()
-            self._calls.append((weakref.ref(owner), calls))
+            self._calls[1].append((weakref.ref(owner), calls))
 
     def _fold(self) -> None:
-        live = []
-        for owner, calls in self._calls:
-            if owner() is not None:
-                live.append((owner, calls))
-            else:
-                self._gone.begun += calls.begun
-                self._gone.at_once += calls.at_once
-                self._gone.returned += calls.returned
-                self._gone.ended += calls.ended
-        self._calls = live
+        """Add up the counts whose pipelines are gone. A signal handler or a finalizer may read, and fold, meanwhile: so
+        the two parts of `_calls` are replaced together, and only if they are still the same."""
+        while True:
+            gone, entered = before = self._calls
+            seen, live, dead = entered.copy(), [], [gone]
+            for entry in seen:
+                if entry[0]() is not None:
+                    live.append(entry)
+                else:
+                    dead.append(entry[1])
+            total = _sum(dead)
+            if self._calls is before:
+                self._calls = total, live
+                live.extend(entered[len(seen) :])  # entered by a handler
+                return
 
     if GIL:
 
@@ -183,10 +199,10 @@ class Counters:
         with self._lock:
             counts = self.counts.copy()
             self._fold()
-            calls = [self._gone, *(each for _, each in self._calls)]
-            at_once = sum(each.at_once for each in calls)
-            attempts = self.attempts + at_once
-            succeeded = at_once + sum(each.returned for each in calls)
+            gone, entered = self._calls
+            calls = _sum([gone, *(each for _, each in entered)])
+            attempts = self.attempts + calls.at_once
+            succeeded = calls.at_once + calls.returned
         if succeeded:
             counts[SUCCEEDED] += succeeded
         if attempts:
@@ -201,13 +217,13 @@ class Counters:
     def in_flight(self) -> int:
         """The number of calls in flight."""
         with self._lock:
-            return sum(calls.inside for _, calls in self._calls)
+            return sum(calls.inside for _, calls in self._calls[1].copy())
 
 
 # -- by name ---------------------------------------------------------------------------------------------------------
 
 _by_name: dict[str, Counters] = {}
-_dropped: set[str] = set()
+_dropped: set[int] = set()
 
 
 def counters_of(name: str, *, hidden: bool = False) -> Counters:
@@ -218,11 +234,12 @@ def counters_of(name: str, *, hidden: bool = False) -> Counters:
         name = name or UNNAMED
         if name not in _by_name and len(_by_name) >= MOST_NAMES:
             if len(_dropped) < MOST_DROPPED:
-                _dropped.add(name)
+                _dropped.add(hash(name))  # not the name, which may be long
             name = OTHER
         if name not in _by_name:
-            counters = _by_name[name] = Counters(name)
+            counters = Counters(name)
             _recording.applies_to(counters)
+            _by_name.setdefault(name, counters)  # a signal handler may have made a pipeline of this name
         return _by_name[name]
 
 

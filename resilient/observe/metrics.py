@@ -133,6 +133,9 @@ USUAL_ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
 """Endings that every pipeline has as series from the start, with 0: a rate sees only what comes after the first value
 of a series. For the same reason every circuit has its transitions."""
 
+MOST = 2**63 - 1
+"""The greatest whole number of OpenTelemetry's protocol."""
+
 _METRICS = {metric.name.removeprefix("resilient."): metric for metric in TABLE}
 
 _COMBINED: dict[str, Callable[[float, float], float]] = {
@@ -223,23 +226,24 @@ def read(*, keys: int = 0) -> dict[Metric, list[Series]]:
     _validation.count("keys", keys, least=0)
     found: defaultdict[str, dict[tuple[str, ...], Any]] = defaultdict(dict)
     for each in counters.all_counters():
-        for (name, *labels), count in each.totals().items():
-            found[name][each.name, *labels] = count
-        for (name, *labels), seconds in each.sums().items():
-            found[name][each.name, *labels] = seconds
-        found["calls.in_flight"][each.name,] = each.in_flight
+        pipeline = _label(each.name)
+        for (name, *labels), number in (*each.totals().items(), *each.sums().items()):
+            place = (pipeline, *map(_label, labels))
+            found[name][place] = found[name].get(place, 0) + number
+        found["calls.in_flight"][pipeline,] = each.in_flight
         for name, endings in USUAL_ENDINGS.items():
             for usual in endings:
-                found[name].setdefault((each.name, *usual), 0)
+                found[name].setdefault((pipeline, *usual), 0)
         for name, durations in (("call", each.call_durations), ("attempt", each.attempt_durations)):
             for ending, histogram in durations.copy().items():
-                found[f"{name}.duration"][each.name, ending] = _histogram(histogram)
+                found[f"{name}.duration"][pipeline, ending] = _histogram(histogram)
     found["pipelines.dropped"][()] = counters.dropped_names()
-    for pipeline, contexts in contexts_by_name().items():
+    for name, contexts in contexts_by_name().items():
+        pipeline = _label(name)
         for mode in get_args(Mode):
             found["pipeline.mode"][pipeline, mode] = int(any(context.mode == mode for context in contexts))
-        parts = dict.fromkeys(part for context in contexts for part in context.parts)
-        for policy in parts:
+        parts = {id(part): part for context in contexts for part in context.parts}  # a user's may not be hashable
+        for policy in parts.values():
             if isinstance(policy, Policy) and not isinstance(policy, Pipeline):  # a nested one has a name of its own
                 _add_gauges(found, pipeline, policy, keys)
     with_key = {name for name in GAUGES if keys}
@@ -254,16 +258,41 @@ def read(*, keys: int = 0) -> dict[Metric, list[Series]]:
 
 def _add_gauges(found: dict[str, dict[tuple[str, ...], Any]], pipeline: str, policy: Policy, keys: int) -> None:
     """Add the gauges of a policy. Several policies of one name have one series."""
+    kind = type(policy).__name__
     try:
-        for name, key, labels, value in gauges_of(policy, keys):
-            place = (pipeline, policy.name, *labels, key) if keys else (pipeline, policy.name, *labels)
-            before = found[name].get(place)
-            combine: Callable[[Any, Any], Any] = _COMBINED.get(name, operator.add)
-            found[name][place] = value if before is None else combine(before, value)
+        own = _label(policy.name)
+        for name, key, labels, given in [*gauges_of(policy, keys)]:
+            value = _number(given)
+            if value is not None:
+                place = (pipeline, own, *labels, _label(key)) if keys else (pipeline, own, *labels)
+                before = found[name].get(place)
+                combine: Callable[[Any, Any], Any] = _COMBINED.get(name, operator.add)
+                found[name][place] = value if before is None else _number(combine(before, value))
             if name == "circuit.state":
-                found["circuit.transitions"].setdefault((pipeline, policy.name, *labels), 0)
+                found["circuit.transitions"].setdefault((pipeline, own, *labels), 0)
     except Exception:
-        _log.exception("resilient: the gauges of %s cannot be read", policy.name)
+        if (pipeline, kind) not in _unreadable and len(_unreadable) < counters.MOST_NAMES:
+            _unreadable.add((pipeline, kind))
+            _log.exception("resilient: the gauges of a %s of %s cannot be read (logged once)", kind, pipeline)
+
+
+_unreadable: set[tuple[str, str]] = set()
+"""Names of pipelines, and classes of their policies, that could not be read."""
+
+
+def _label(value: object) -> str:
+    """The value of a label as text that can be encoded: a lone surrogate would break a whole export. (An attribute
+    `name` may have been set to anything.)"""
+    text = value if type(value) is str else _validation.legible(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _number(value: object) -> float | None:
+    """A number that all systems can store: an integer of 64 bits, or a finite float. None for anything else, which a
+    snapshot of a user's policy may have."""
+    if isinstance(value, int):
+        return max(-MOST, min(int(value), MOST))
+    return float(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
 def _histogram(durations: DurationHistogram) -> Histogram:

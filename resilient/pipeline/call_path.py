@@ -232,31 +232,39 @@ def full_path(
     """
     endings = ends.endings
 
+    async def unlimited(call: Call) -> Any:
+        try:
+            result = await gates(call)
+        except Exception as error:
+            recovery = None if recover is None else recover(call, error)
+            if recovery is None:
+                raise
+        else:
+            if earn is not None:
+                earn(call, result)
+            return result
+        return await recovery
+
     async def counted(call: Call) -> Any:
         if in_flight.closed:
-            raise in_flight.refusal(call)
-        result: Any = None
+            refusal = in_flight.refusal(call)
+            endings.call_failed(call, refusal)
+            raise refusal
         count = in_flight.count
         if GIL:
             count.begun += 1
         else:
             in_flight.begun(count)
         try:
-            try:
-                result = await gates(call)
-            except Exception as error:
-                recovery = None if recover is None else recover(call, error)
-                if recovery is None:
-                    raise
+            limit = inherited()
+            if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
+                result = await unlimited(call)
             else:
-                recovery = None
-                if earn is not None:
-                    earn(call, result)
-            if recovery is not None:
-                result = await recovery
+                result = await under(call, context, unlimited, limit)
         except CallbackError as callback_error:
             if nested:
-                endings.call_failed(call, callback_error)
+                call.verdict = context.classifier, callback_error.error, IGNORED
+                endings.call_failed(call, callback_error.error)
                 raise
             await raise_callback_error(call, callback_error, context, None, ends.failed)
         except BaseException as error:
@@ -276,11 +284,7 @@ def full_path(
                 in_flight.wake()
 
     def full_path(call: Call) -> Coroutine[Any, Any, Any]:
-        limit = inherited()
-        if limit is None or limit.at == inf or (call.deadline is not None and call.deadline <= limit.at):
-            run = counted(call)
-        else:
-            run = under(call, context, counted, limit)
+        run = counted(call)
         wants = context.channel.wants
         if not nested and (context.counters.records or wants[CallEnded]):
             run = observed_call(call, ends, run)

@@ -85,7 +85,7 @@ class Pipeline(Policy, judgements=("classify",)):
             raise TypeError(f"classify must be a Classifier, got {classify!r}: write Classifier(results=...)")
         _validation.instance("classify", classify, Classifier)
         super().__init__(name)
-        self.name = name or ""
+        self.name = self.name if name else ""
         self.policies = policies
         self.classify = classify or DEFAULT
         every = flat(policies)
