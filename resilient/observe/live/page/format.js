@@ -68,6 +68,16 @@ export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Hide an element or show it. */
+export function hide(node, hidden) {
+  if (node.hidden !== hidden) node.hidden = hidden;
+}
+
+/** Set the title of an element, if it has another. */
+export function entitle(node, text) {
+  if (node.title !== text) node.title = text;
+}
+
 /** Set an attribute of an element, if it has another; null removes it. */
 export function mark(node, name, value) {
   if (value === null) node.removeAttribute(name);

@@ -2,7 +2,7 @@
 
 import { Circuit, page } from "./policies.js";
 import { Model, Pipeline } from "./pipelines.js";
-import { clean, clock, count, element, plural, write } from "./format.js";
+import { clean, clock, count, element, hide, plural, write } from "./format.js";
 import { follow } from "./state.js";
 
 const BUDGET = 4; // milliseconds of work in a frame: with a processor four times slower a frame still has time
@@ -25,6 +25,7 @@ const dirty = new Set(); // names of pipelines whose views are to be updated
 const attention = new Map(); // rows of circuits that are not closed
 let names = []; // the pipelines that match the filter, in order
 let shown = new Set(); // the first of them
+let leaving = false; // whether there are blocks to remove
 let late = 0; // frames without a job
 let turn = false; // whether the last job was events
 let most = CHUNK;
@@ -116,11 +117,15 @@ function frame() {
     if (listed) job(until);
     else list();
   }
-  if (!listed || stream.waits || newLines.length || !counted || dirty.size) plan();
+  if (!listed || leaving || stream.waits || newLines.length || !counted || dirty.size) plan();
 }
 
 /** Do one of the jobs that there are: the browser lays out and paints one part of the page in each frame. */
 function job(until) {
+  if (leaving) {
+    leaving = leave();
+    return;
+  }
   if (!counted && until - summarized > AGAIN) {
     summarized = until;
     counted = true;
@@ -140,6 +145,20 @@ function job(until) {
     if (!views.has(name)) made += 1;
     show(name);
   }
+}
+
+/** Remove some blocks of pipelines that are not shown any more. Returns whether there may be others. */
+function leave() {
+  let left = NEW_ROWS;
+  for (const [name, view] of views) {
+    if (shown.has(name)) continue;
+    if (left === 0) return true;
+    left -= 1;
+    visibility.unobserve(view.root);
+    view.root.remove();
+    views.delete(name);
+  }
+  return false;
 }
 
 const visibility = new IntersectionObserver((entries) => {
@@ -174,17 +193,12 @@ function list() {
   names.sort((one, other) => (one < other ? -1 : 1));
   shown = new Set(names.slice(0, most));
   for (const name of shown) if (!views.has(name)) dirty.add(name);
-  for (const [name, view] of views) {
-    if (shown.has(name)) continue;
-    visibility.unobserve(view.root);
-    view.root.remove();
-    views.delete(name);
-  }
+  leaving = true;
   const rest = names.length - shown.size;
-  $("more").hidden = rest === 0;
+  hide($("more"), rest === 0);
   write($("more"), `Show ${count(Math.min(CHUNK, rest))} more of ${count(rest)}`);
   write($("shown"), names.length === models.size ? count(models.size) : `${count(names.length)} of ${count(models.size)}`);
-  $("pipelines-none").hidden = names.length > 0;
+  hide($("pipelines-none"), names.length > 0);
   write($("pipelines-none"), models.size ? "No pipeline matches the filter." : "No pipeline has a name yet: Pipeline(..., name=\"users\") is shown here.");
 }
 
@@ -234,9 +248,9 @@ function showAttention() {
     }
     row.circuit.update(each.circuit, `${clean(each.target.pipeline)}, ${clean(each.label)}`);
   }
-  $("attention-none").hidden = all > 0;
+  hide($("attention-none"), all > 0);
   write($("attention-none"), closed ? (closed === 1 ? "The one circuit is closed." : `All ${count(closed)} circuits are closed.`) : "There are no circuits.");
-  $("attention-more").hidden = all <= found.length;
+  hide($("attention-more"), all <= found.length);
   write($("attention-more"), `and ${count(all - found.length)} more: filter the pipelines by “open”, “half-open” or “isolated”.`);
 }
 
@@ -261,7 +275,7 @@ function showLines() {
   const list = $("lines");
   list.prepend(fragment);
   while (list.childElementCount > LINES) list.lastElementChild.remove();
-  $("events-none").hidden = true;
+  hide($("events-none"), true);
 }
 
 let announced = 0;

@@ -2,7 +2,7 @@
 
 import { Policy, page } from "./policies.js";
 import { Sparkline, Trend } from "./trends.js";
-import { clean, count, duration, element, rate, share, write } from "./format.js";
+import { clean, count, duration, element, hide, rate, share, write } from "./format.js";
 
 const MODES = [["default", "default"], ["on", "on"], ["once", "once"], ["instant", "instant"], ["off", "off"]];
 
@@ -144,7 +144,7 @@ export class Pipeline {
     const { pipeline } = model;
     this.model = model;
     this.root.classList.toggle("trouble", model.trouble);
-    this.failure.hidden = pipeline.error === undefined;
+    hide(this.failure, pipeline.error === undefined);
     if (pipeline.error !== undefined) write(this.failure, `Its snapshot failed: ${clean(pipeline.error)}`);
     const { rate: now, bad, p50, p99, calls } = pipeline.figures ?? {};
     const mode = pipeline.mode && pipeline.mode !== "on" ? ` · mode ${pipeline.mode}` : "";

@@ -1,7 +1,7 @@
 // One policy of a tree: its name, its settings, and its state in a few words.
 
 import { circuitSign } from "./trends.js";
-import { clean, count, duration, element, mark, plural, settings, words, write } from "./format.js";
+import { clean, count, duration, element, entitle, hide, mark, plural, settings, words, write } from "./format.js";
 
 /** What the views need of the page: its time, its buttons. */
 export const page = { offset: 0, controls: false, send: () => {}, now: () => Date.now() / 1000 + page.offset };
@@ -18,9 +18,9 @@ export class Circuit {
     this.sign = circuitSign();
     this.word = element("span");
     this.state = element("span", "state", this.sign.root, this.word);
-    this.failed = element("span");
-    this.next = element("span");
-    this.refused = element("span");
+    this.failed = element("span", "part");
+    this.next = element("span", "part");
+    this.refused = element("span", "part");
     this.evidence = element("span", "evidence", this.state, this.failed, this.next, this.refused);
     this.buttons = element("span", "buttons");
     this.buttons.hidden = true;
@@ -28,14 +28,16 @@ export class Circuit {
 
   update(circuit, label) {
     this.circuit = circuit;
-    this.state.className = `state ${circuit.state}`;
-    this.sign.show(circuit.state);
+    if (this.word.textContent !== circuit.state) {
+      this.state.className = `state ${circuit.state}`;
+      this.sign.show(circuit.state);
+    }
     write(this.word, circuit.state);
     const slow = circuit.slow ? `, ${count(circuit.slow)} slow` : "";
     write(this.failed, circuit.calls ? `${count(circuit.failures)} of ${count(circuit.calls)} failed${slow}` : "");
-    this.failed.hidden = !circuit.calls;
+    hide(this.failed, !circuit.calls);
     write(this.refused, `${count(circuit.refused)} refused`);
-    this.refused.hidden = !circuit.refused;
+    hide(this.refused, !circuit.refused);
     this.count();
     if (page.controls) this.offer(label);
   }
@@ -53,7 +55,7 @@ export class Circuit {
       text = "until it is closed by hand";
     }
     write(this.next, text);
-    this.next.hidden = !text;
+    hide(this.next, !text);
   }
 
   offer(label) {
@@ -171,7 +173,7 @@ class Gate {
 
   update(gate) {
     write(this.key, clean(gate.key));
-    this.key.title = this.key.textContent;
+    entitle(this.key, this.key.textContent);
     if (!gate.circuit) return write(this.evidence, gate.error ? clean(gate.error) : facts(gate.now ?? {}));
     if (!this.circuit) {
       this.circuit = new Circuit(this.target);
@@ -202,7 +204,7 @@ export class Policy {
   update(policy) {
     this.title(policy);
     write(this.settings, clean(settings(policy.text ?? "", policy.kind)));
-    this.settings.title = this.settings.textContent;
+    entitle(this.settings, this.settings.textContent);
     this.row.classList.toggle("error", policy.error !== undefined);
     if (policy.error !== undefined) return this.say(`its snapshot failed: ${clean(policy.error)}`);
     if (policy.circuit) this.showCircuit(policy.circuit);
@@ -261,8 +263,8 @@ export class Policy {
       this.text = element("span");
       this.evidence.replaceChildren(element("span", "", this.meter, this.text));
     }
-    this.meter.max = limit;
-    this.meter.value = use;
+    if (this.meter.max !== limit) this.meter.max = limit;
+    if (this.meter.value !== use) this.meter.value = use;
     const queued = now.queue ? ` · ${count(now.queued)} of ${count(now.queue)} queued` : "";
     write(this.text, `${count(use)} of ${count(limit)} in use${queued}`);
   }

@@ -56,10 +56,14 @@ export class Sparkline {
   draw(trend, part) {
     const most = trend.most() || 1;
     const line = path(trend, most);
-    this.line.setAttribute("d", line.curve);
-    this.area.setAttribute("d", line.area);
-    this.failed.setAttribute("d", part === undefined ? "" : bars(part, most));
+    trace(this.line, line.curve);
+    trace(this.area, line.area);
+    trace(this.failed, part === undefined ? "" : bars(part, most));
   }
+}
+
+function trace(shape, curve) {
+  if (shape.getAttribute("d") !== curve) shape.setAttribute("d", curve);
 }
 
 /** A bar for each second with a value above 0. */
