@@ -448,7 +448,8 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
 
     await work()
     mine = lambda opened: opened.state["pipelines"][pipeline.name]["figures"]  # noqa: E731
-    async with stream(LiveView()) as opened:
+    view = LiveView()
+    async with stream(view) as opened:
         await opened.until(lambda opened: opened.state and mine(opened)["calls"] == 1)
         assert "p50" not in mine(opened)
         for _ in range(9):
@@ -457,6 +458,8 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
         found = mine(opened)
         assert (found["calls"], found["failures"], found["bad"]) == (10, 0, 0)
         assert found["rate"] > 0
+        now = (await request(view, "/state.json")).json()["pipelines"][pipeline.name]["figures"]
+        assert "rate" in now
         assert 0.001 * 0.97 <= found["p50"] <= found["p99"]
         await opened.until(lambda opened: mine(opened).get("rate") == 0)
         assert "p50" not in mine(opened)
@@ -468,7 +471,7 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
         assert mine(opened)["bad"] == 1
         assert "p50" not in mine(opened)
     await ended()
-    state = (await request(LiveView(), "/state.json")).json()
+    state = (await request(view, "/state.json")).json()
     assert state["pipelines"][pipeline.name]["figures"] == {"calls": 15, "failures": 0, "rejected": 5}
 
 

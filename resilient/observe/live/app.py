@@ -175,8 +175,8 @@ class LiveView:
         stops, runtime = shutdown_check(), current_async()
         reader = Reader(stops, LONGEST if stops is None else float("inf"))
         watch = runtime.spawn(lambda: _watch(receive, reader), copy_context())
-        self._feed.join(reader)
         try:
+            self._feed.join(reader)
             while (part := await reader.next()) is not None:
                 await runtime.within(NoLimit(), partial(_send, send, part), _Patience())
             await runtime.within(NoLimit(), partial(_send, send, b""), _Patience())

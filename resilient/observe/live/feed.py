@@ -75,6 +75,7 @@ class Feed:
         """Notified when a stream comes or goes."""
         self._readers: set[Reader] = set()
         self._thread: threading.Thread | None = None
+        self._reading: _Reading | None = None
         self._stop()
         self._stop = _nothing
 
@@ -91,11 +92,12 @@ class Feed:
     def join(self, reader: Reader) -> None:
         """Give the state to one more stream."""
         with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="resilient-live", daemon=True)
+                thread.start()  # it takes the lock first of all
+                self._thread = thread
             self._readers.add(reader)
             self._lock.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="resilient-live", daemon=True)
-                self._thread.start()
 
     def leave(self, reader: Reader) -> None:
         """End that."""
@@ -109,7 +111,10 @@ class Feed:
             reader.end()
 
     def state(self) -> dict[str, Any]:
-        """Read the state once, without rates."""
+        """Read the state once; with rates only while the thread runs."""
+        reading = self._reading
+        if reading is not None:
+            return self._with_figures(read_pipelines(), reading.figures)
         return self._with_figures(
             read_pipelines(), {name: figures(None, now, 0) for name, now in read_counts().items()}
         )
@@ -142,14 +147,14 @@ class Feed:
                 stops.pop()()
 
         self._stop = stop
-        reading = _Reading(self)
+        self._reading = reading = _Reading(self)
         try:
             while True:
                 with self._lock:
                     seen = set(self._readers)
                     if not seen:
                         stop()
-                        self._thread = None
+                        self._thread = self._reading = None
                         return
                 try:
                     self._look(reading, lines)
@@ -203,6 +208,7 @@ class _Reading:
 
     Attributes:
         state: the state. It is replaced, never changed.
+        figures: the figures of each pipeline in it.
     """
 
     state: dict[str, Any]
@@ -210,7 +216,7 @@ class _Reading:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._counts: dict[str, Counts] | None = None
-        self._figures: dict[str, Any] = {}
+        self.figures: dict[str, Any] = {}
         self._counted_at = self._read_at = -TICK
         self._took = 0.0
         self._changed = True
@@ -226,13 +232,13 @@ class _Reading:
         if is_tick:
             counts, before = read_counts(), self._counts
             seconds = began - self._counted_at
-            self._figures = {
+            self.figures = {
                 name: figures(None if before is None else before.get(name, Counts()), now, seconds)
                 for name, now in counts.items()
             }
             self._counts, self._counted_at = counts, began
             self._feed._tick += 1
-        self.state = self._feed._with_figures(read_pipelines(), self._figures)
+        self.state = self._feed._with_figures(read_pipelines(), self.figures)
         self._read_at = monotonic()
         self._took = self._read_at - began
         return True
