@@ -64,6 +64,8 @@ class Bindings:
         if self._watches:
             self._earn = watched_earnings(self._paid, self._watches)
         self._ends = Ends(context, substitutes=substitutes)
+        self.endings = self._ends.endings
+        """Counts the calls of the pipeline."""
         self.timed = any(policy.facts.timed for policy in policies)
         """Whether calls get their runtime when they begin (see `Facts.timed`). Read when a function is guarded."""
         self._has_deadline = attempt is None and any(policy.facts.time_limit is not None for policy in every)

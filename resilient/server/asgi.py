@@ -29,8 +29,8 @@ part of a stream (`resilient.server.request` has the table of states):
   sending: the response is cut off at its deadline.) Background tasks hold no permit.
 
 Without a limit, a deadline or a priority there is nothing to guard, and the middleware passes requests on as they are.
-It only counts each until the application has returned, so that it can be closed. While it has a listener, it guards
-them.
+It only counts them: each is in flight until the application has returned, so that the middleware can be closed, and
+ends as its answer says. While the middleware has a listener, it guards them.
 
 What the limit learns from the end of a request:
 
@@ -70,6 +70,7 @@ from resilient.runtime.asyncio import running
 from resilient.runtime.inherited_deadline import LIFTED, Deadline, hold, inherit, inherited, let_go, seen
 from resilient.server.admission import EntryGate, ServerClassifier, UntilAnswered
 from resilient.server.held_call import ENDED, HELD, hold_observed, hold_unobserved, pass_queue
+from resilient.server.passed_on import pass_on
 from resilient.server.request import REQUEST, START, ErrorAnswer, Request, Send, drop_message
 from resilient.server.request_trio import RequestOnTrio
 from resilient.server.upload import READ_AHEAD, ClientLeft, Receive, Upload
@@ -187,14 +188,7 @@ class ServerMiddleware:
             return
         outer, in_flight = inherited(), self._in_flight
         if self._limits_nothing and outer is None and not in_flight.needs_full_path:
-            count = in_flight.count
-            count.begun += 1
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                count.returned += 1
-                if in_flight.needs_full_path:
-                    in_flight.wake()
+            await pass_on(self.app, in_flight, self.pipeline._bindings.endings, scope, receive, send)
             return
         request, priority_value = self._request(scope, receive, send, outer)
         is_off = in_flight.needs_full_path and self.pipeline.mode == "off"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
-from resilient import deadline
+from resilient import deadline, registry
 from resilient.server.asgi import ServerMiddleware
 from tests.recorders import EventRecorder
 from tests.server.memory import (
@@ -70,6 +73,58 @@ async def test_closing_waits_for_unlimited_requests_and_refuses_others() -> None
 
         assert (await with_one_inside(app, held, then)).text == "held"
     assert order == ["answered", "closed"]
+
+
+def _cancelled() -> BaseException:
+    return asyncio.CancelledError()
+
+
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize(
+    ("messages", "error", "ending"),
+    [
+        ([200], None, ("success", "success")),
+        ([404], None, ("success", "success")),
+        ([500], None, ("failure", "nothing")),
+        ([], None, ("failure", "nothing")),
+        ([], LookupError, ("failure", "nothing")),
+        ([], _cancelled, ("cancelled", "nothing")),
+        ([200], LookupError, ("success", "success")),  # raised after the answer
+        ([503], LookupError, ("failure", "nothing")),
+    ],
+)
+def test_unlimited_request_counts_as_its_answer_says(
+    messages: list[int], error: Callable[[], BaseException] | None, ending: tuple[str, str], listens: bool
+) -> None:
+    """As a guarded one does: a dashboard must not show that an application which only fails is well."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for status in messages:
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        if error is not None:
+            raise error()
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    name = f"counts {messages} {error} {listens}"
+    app = ServerMiddleware(application, name=name)
+    if listens:
+        app.pipeline.listen(lambda event: None)
+    scope = {"type": "http", "path": "/", "method": "GET", "headers": [], "http_version": "1.1"}
+    with contextlib.suppress(LookupError, asyncio.CancelledError):
+        asyncio.run(app(scope, receive, send))
+    for metric in ("resilient.calls", "resilient.attempts"):
+        assert {
+            (each["labels"]["ending"], each["labels"]["verdict"]): each["value"]
+            for each in registry.metrics()[metric]["series"]
+            if each["labels"]["pipeline"] == name and each["value"]
+        } == {ending: 1}
+    assert app.pipeline.snapshot()["in_flight"] == 0
 
 
 @on_both
