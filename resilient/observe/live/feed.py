@@ -94,7 +94,7 @@ class Feed:
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="resilient-live", daemon=True)
-                thread.start()  # it takes the lock first of all
+                thread.start()  # it looks at the streams only when this lock is free
                 self._thread = thread
             self._readers.add(reader)
             self._lock.notify_all()
