@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Fallback, Pipeline, Retry, registry
 from resilient.core.policy import Wrap
-from resilient.events import channel
+from resilient.events import CircuitChanged, channel
 from resilient.observe.live import LiveView, apply, difference
+from resilient.observe.live.feed import split
 from resilient.observe.live.figures import Counts, figures
+from resilient.observe.live.lines import EventLines
 from resilient.observe.live.reading import GATES
 from resilient.policies.keyed import Keyed
 from tests.observe.live_client import Stream, request, stream
@@ -222,18 +224,34 @@ async def test_events_of_one_kind_are_one_line_with_their_count() -> None:
         assert {each["kind"] for each in mine(opened)} == {"FellBack"}
 
 
-async def test_lines_are_bounded() -> None:
-    """Changes of more circuits than have lines are counted in one line."""
-    keyed = Keyed(CircuitBreaker, key=lambda key: key)
-    pipeline = Pipeline(keyed, name="test-live-many")
-    gates: list[Any] = [keyed.gate_for(number) for number in range(500)]
+def test_lines_are_bounded() -> None:
+    """Changes of more circuits than have lines are counted in one line, which is the last one."""
+    lines = EventLines()
+    for number in range(500):
+        lines(CircuitChanged("p", 0.0, f"CircuitBreaker[{number}]", "closed", "open", "by hand"))
+    assert lines.urgent
+    taken = lines.take()
+    assert len(taken) == 101
+    assert [each["count"] for each in taken] == [1] * 100 + [400]
+    assert lines.take() == []
+    assert not lines.urgent
+
+
+async def test_many_pipelines_come_in_several_messages() -> None:
+    """Each is quickly taken in. The number of the tick comes last, when all figures are there."""
+    kept = [Pipeline(CircuitBreaker(), name=f"test-live-{number:03}") for number in range(60)]
     async with stream(LiveView()) as opened:
-        await opened.until(lambda opened: opened.state)
-        for gate in gates:
-            gate.open()
-        await opened.until(lambda opened: sum(each["count"] for each in opened.lines) >= 500)
-        assert len(opened.lines) <= 400
-        assert opened.state["pipelines"][pipeline.name]
+        await opened.until(lambda opened: {each.name for each in kept} <= opened.state.get("pipelines", {}).keys())
+        assert opened.kinds.count("state") == 1
+        assert max(len(each.get("pipelines", ())) for each in opened.changes) <= 25
+    change = {"at": 1.0, "tick": 7, "pipelines": {f"p{number}": {"in_flight": number} for number in range(60)}}
+    parts = split(change)
+    assert [len(each["pipelines"]) for each in parts] == [25, 25, 10]
+    assert ["tick" in each for each in parts] == [False, False, True]
+    whole: dict[str, Any] = {}
+    for each in parts:
+        whole = apply(whole, each)
+    assert whole == change
 
 
 async def test_page_that_opens_later_gets_the_latest_lines() -> None:
@@ -475,7 +493,7 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
 FORKS = """
 import asyncio, os
 from resilient import CircuitBreaker, Pipeline
-from resilient.events import channel
+from resilient.events import CircuitChanged, channel
 from resilient.observe.live import LiveView
 from tests.observe.live_client import stream
 

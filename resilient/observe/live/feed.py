@@ -29,7 +29,7 @@ from resilient.observe.live.reading import read_pipelines
 from resilient.observe.metrics import record_durations
 from resilient.runtime.clock import monotonic
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "split"]
 
 _log = logging.getLogger("resilient")
 
@@ -192,11 +192,11 @@ class Feed:
             new = [line for line in self._lines if line["number"] > number]
             part = b""
             if old is None:
-                first, *others = _split(state)
+                first, *others = split(state)
                 part = b"retry: 1000\n" + _message("state", first)
                 part += b"".join(_message("change", each) for each in others)
             elif old is not state:
-                part = b"".join(_message("change", each) for each in _split(difference(old, state)))
+                part = b"".join(_message("change", each) for each in split(difference(old, state)))
             if new:
                 part += _message("lines", new)
             self._parts[key] = part
@@ -248,7 +248,7 @@ def _nothing() -> None:
     """What there is to stop while the thread does not run."""
 
 
-def _split(state: dict[str, Any]) -> list[dict[str, Any]]:
+def split(state: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a state, or a change, in parts of at most `PIPELINES` pipelines. The new number of a tick is in the last
     part, because it says that all figures are new."""
     names = list(state.get("pipelines", ()))
