@@ -44,6 +44,7 @@ class PipelineContext:
         parts: the objects with state in this pipeline: its policies, and its calls in flight.
         is_bound: whether the pipeline guards anything.
         renewals: functions that renew these parts in a forked child.
+        usual: verdicts on errors by their class, for errors with nothing but a message (`Classifier.usual`).
         on_result(call, result): the verdict on a result, as `on_error` gives the verdict on an error. The classifier
             chooses this function once (`Classifier.on_result`).
     """
@@ -51,7 +52,6 @@ class PipelineContext:
     __slots__ = (
         "__weakref__",
         "_family",
-        "_usual",
         "call_options",
         "channel",
         "classifier",
@@ -64,6 +64,7 @@ class PipelineContext:
         "parts",
         "renewals",
         "repeats",
+        "usual",
     )
 
     def __init__(
@@ -81,7 +82,7 @@ class PipelineContext:
         self.lifecycle = lifecycle
         self.call_options = call_options
         self.on_result: Callable[[Call, Any], Verdict] = classifier.on_result(self._result)
-        self._usual = classifier.usual
+        self.usual = classifier.usual
         self.repeats = repeats
         self.parts: Sequence[object] = ()
         self.is_bound = False
@@ -107,7 +108,7 @@ class PipelineContext:
         `Rejected`, nor for most errors if it is a `Classifier` without filters (`Classifier.usual`). An error that it
         raises leaves as a `CallbackError`.
         """
-        usual = self._usual.get(type(error))
+        usual = self.usual.get(type(error))
         if usual is not None and has_only_message(error):
             return usual
         known, classifier = call.verdict, self.classifier

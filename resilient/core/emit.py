@@ -179,7 +179,16 @@ class Ends:
         emit_returned(call, begin, result, good), emit_failed(call, begin, error): the same for a call that is counted.
     """
 
-    __slots__ = ("_pipeline", "emit_failed", "emit_returned", "endings", "failed", "returned", "succeeded")
+    __slots__ = (
+        "_pipeline",
+        "emit_failed",
+        "emit_returned",
+        "endings",
+        "failed",
+        "returned",
+        "substitutes",
+        "succeeded",
+    )
 
     def __init__(self, context: PipelineContext, *, substitutes: bool) -> None:
         lifecycle, channel, counters = context.lifecycle, context.channel, context.counters
@@ -279,6 +288,7 @@ class Ends:
         for reporter in (succeeded, emit_returned, emit_failed):
             register_guard(reporter.__code__)
         self._pipeline = context.name
+        self.substitutes = substitutes
         self.succeeded = succeeded
         self.returned = returned
         self.emit_returned = emit_returned

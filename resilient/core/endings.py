@@ -12,12 +12,14 @@ import asyncio
 from typing import Any
 
 from resilient import errors
+from resilient._atomic import GIL
 from resilient.core.call import Call, new_call
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED, SUCCESS, Verdict
 from resilient.core.context import PipelineContext
 from resilient.core.gate import Withdrawn
-from resilient.errors import TimedOut, leaves
+from resilient.core.known_errors import has_only_message
+from resilient.errors import TimedOut, is_group, leaves
 from resilient.events.counters import Counters
 from resilient.events.records import CallEnding
 
@@ -78,7 +80,10 @@ class Endings:
     def call_failed(self, call: Call | None, error: BaseException) -> None:
         """Count a call that has raised `error`. `call`: None if the pipeline has made none."""
         ending, verdict = _KNOWN.get(type(error)) or self._of_error(call, error)
-        self._counters.count("calls", ending, verdict)
+        if GIL:  # `Counters.count`, inlined
+            self._counters.counts["calls", ending, verdict] += 1
+        else:
+            self._counters.count("calls", ending, verdict)
 
     def call_returned(self, call: Call, result: Any) -> None:
         """Count a call that has returned `result`: at once, or, if that is still open, when it has ended."""
@@ -95,14 +100,18 @@ class Endings:
 
     # -- attempts ---------------------------------------------------------------------------------------------------
 
-    def attempt_failed(self, call: Call | None, error: BaseException, begin: float | None) -> None:
+    def attempt_failed(self, call: Call, error: BaseException, begin: float | None) -> None:
         """Count an attempt that has raised `error`. `begin`: the time at which it began, if that was read."""
-        if type(error) is Withdrawn:
+        kind = type(error)
+        if kind is Withdrawn:
             return
-        ending, verdict = _KNOWN.get(type(error)) or self._of_error(call, error)
+        ending, verdict = _KNOWN.get(kind) or self._of_error(call, error)
         counters = self._attempts
-        counters.count("attempts", ending, verdict)
-        if begin is not None and counters.records_attempts and call is not None:
+        if GIL:
+            counters.counts["attempts", ending, verdict] += 1
+        else:
+            counters.count("attempts", ending, verdict)
+        if begin is not None and counters.records_attempts:
             counters.record_attempt(ending, call.begin().now() - begin)
 
     def attempt_returned(self, call: Call, result: Any, begin: float | None) -> None:
@@ -119,11 +128,21 @@ class Endings:
             counters.count("attempts", "success", kind)
 
     def _of_error(self, call: Call | None, error: BaseException) -> tuple[str, str]:
-        if type(error) is CutByDeadline:
-            error = error.error
+        """The ending and the verdict of an error whose class does not decide them for all pipelines."""
+        kind, context = type(error), self._context
+        known = None if call is None else call.verdict
+        if known is not None and known[1] is error and known[0] is context.classifier:
+            verdict: Any = known[2]
+            if type(verdict) is Verdict:
+                return ending_of(error, verdict), verdict.kind
+        usual = context.usual.get(kind)
+        if usual is not None and has_only_message(error):  # as `PipelineContext.on_error`
+            return "timeout" if issubclass(kind, TimedOut) else "failure", usual.kind
+        if kind is CutByDeadline:
+            error = error.error  # type: ignore[attr-defined]
         if call is None:
             call = new_call(_unknown, (), {}, None)
-        verdict = verdict_on_error(call, self._context, error)
+        verdict = verdict_on_error(call, context, error)
         return ending_of(error, verdict), verdict.kind
 
 
@@ -133,11 +152,14 @@ def _unknown() -> None:
 
 def ending_of(error: BaseException, verdict: Verdict) -> CallEnding:
     """How a call ended that has raised `error`."""
+    kind = type(error)
     if verdict.refused:
         return "rejected"
-    if all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
+    if issubclass(kind, TimedOut):
         return "timeout"
-    return "failure" if issubclass(type(error), Exception) else "cancelled"
+    if is_group(kind) and all(issubclass(type(leaf), TimedOut) for leaf in leaves(error)):
+        return "timeout"
+    return "failure" if issubclass(kind, Exception) else "cancelled"
 
 
 class _CountLater:

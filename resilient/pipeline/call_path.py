@@ -72,7 +72,7 @@ _RECOVERED = ("    recovery = recover(call, error)", "    if recovery is None:",
 # -- 2: in place of the function ------------------------------------------------------------------------------------
 
 
-def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Lines:
+def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool, substitutes: bool) -> Lines:
     """The source of the gate layer that stands in place of the guarded function.
 
     Its variable `since` is the time at which the call began if it reports the end of the call, else None. It does that
@@ -82,6 +82,7 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         earns: whether a success is paid into a budget.
         needs_call: whether it makes a `Call` at once, not only after a failure.
         timed: whether a policy needs the call's runtime even if the call succeeds.
+        substitutes: whether a policy can answer in place of the dependency.
     """
     runtime = "THREADS" if not shape.is_async else "running() or current_async()" if timed else "None"
     begin = f"call = in_flight.begin(fn, args, kwargs, {runtime})"
@@ -90,18 +91,18 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
         *("call.attempt = 1", "call.deadline = None", "call.waited = 0.0", "call.error = None", "call.verdict = None"),
     ]
     earned = [f"earn({'call, result' if needs_call else ''})"] if earns else []
-    section = pass_gates(shape)
-    left = _leave(shape, needs_call=needs_call)
+    begin_call = None if needs_call else ["if call is None:", f"    {begin}"]
+    section = pass_gates(shape, begin_call)
+    left = _leave(shape, substitutes=substitutes)
     body = [*section, *earned]
     if shape.recovers:
-        begun = [] if needs_call else ["    if call is None:", f"        {begin}"]
         body = [
             *("try:", *deeper(section)),
-            *("except Exception as error:", *begun, *_RECOVERED),
+            *("except Exception as error:", *_RECOVERED),
             *("else:", *deeper([*earned, *left])),
             f"result = {shape.waiting('recovery')}",
         ]
-        left = _leave(shape, needs_call=needs_call, recovered=True)
+        left = _leave(shape, substitutes=substitutes, recovered=True)
     forget = f"{'' if needs_call else 'if call is not None: '}call.verdict = None"
     unwrapped = "raise stopped.error from None"
 
@@ -154,29 +155,28 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Li
     ]
 
 
-def _leave(shape: Shape, *, needs_call: bool, recovered: bool = False) -> Lines:
+def _leave(shape: Shape, *, substitutes: bool, recovered: bool = False) -> Lines:
     """The source of the end of a call that has returned `result`: the call leaves the count of calls in flight, then
     its end is reported. `recovered`: not by the first attempt.
 
     In the `else` clause of a `try` statement: whatever is raised here is not the failure of the call."""
     exited = ["    if in_flight.notes_exits:", "        in_flight.exited()"]
     uncounted = ["count = uncounted"] if shape.recovers and not recovered else []
-    if recovered or shape.judges or shape.may_be_open:
-        make = [] if needs_call else ["if call is None:", "    call = in_flight.begin(fn, args, kwargs, None)"]
-        return [
-            *make,
-            *("count.ended += 1", *uncounted),
-            *("try:", "    call_returned(call, since, result, good)", "finally:", *exited),
-            "return result",
-        ]
-    kind = "at_once" if shape.attempts else "returned"
+    report = "call_returned(call, since, result, good)"
+    if shape.judges or shape.may_be_open or (recovered and substitutes):
+        return [*("count.ended += 1", *uncounted, "try:"), f"    {report}", "finally:", *exited, "return result"]
+    kind = "returned" if recovered or not shape.attempts else "at_once"
+    if not recovered:
+        report = f"call_succeeded(call, since, {shape.end}, good, {shape.attempts})"
+    else:
+        report = "emit_returned(call, since, result, good)"
     return [
         f"count.{kind} += 1",
         "if since is not None or in_flight.notes_exits:",
         *deeper(uncounted),
         *exited,
         "    if since is not None:",
-        f"        call_succeeded(call, since, {shape.end}, good, {shape.attempts})",
+        f"        {report}",
         "return result",
     ]
 

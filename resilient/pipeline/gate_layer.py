@@ -179,8 +179,9 @@ def guard_with(
         composed.gate_group, composed.inner, is_async=is_async, recovers=recovers, is_outermost=True
     )
     is_blind = earn is None or getattr(earn, "__func__", None) is Budget.earn  # `earn` ignores its arguments
-    needs_call = bool(shape.kinds) or not shape.direct or not is_blind
-    bind = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed)
+    reads_results = shape.judges or shape.may_be_open
+    needs_call = bool(shape.kinds) or not shape.direct or not is_blind or reads_results
+    bind = _outermost(shape, earns=earn is not None, needs_call=needs_call, timed=timed, substitutes=ends.substitutes)
     values = {
         "in_flight": in_flight,
         "context": context,
@@ -191,6 +192,7 @@ def guard_with(
     events = {
         "call_succeeded": ends.succeeded,
         "call_returned": ends.returned,
+        "emit_returned": ends.emit_returned,
         "call_failed": ends.failed,
         "good_fields": ends.good_fields,
     }
@@ -280,8 +282,8 @@ _COMMON: dict[str, Any] = {
 }
 
 _CLOSED_OVER = re.compile(
-    r"\b(?:(?:admit|settle|release)\d+|attempt_failed|attempt_returned|call_failed|call_returned|call_succeeded|context|counters|earn|full_path|gate_group|good_fields"
-    r"|in_flight|inner|is_open|limit|recover|rest|too_late|verdict_on)\b"
+    r"\b(?:(?:admit|settle|release)\d+|attempt_failed|attempt_returned|call_failed|call_returned|call_succeeded|context"
+    r"|counters|earn|emit_returned|full_path|gate_group|good_fields|in_flight|inner|is_open|limit|recover|rest|too_late|verdict_on)\b"
 )
 """The names in the source of a gate layer whose values differ between gate layers of one shape."""
 
@@ -297,8 +299,8 @@ def _inside(shape: Shape) -> Bind:
 
 
 @functools.lru_cache(maxsize=256)
-def _outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool) -> Bind:
-    return _compiled(shape, outermost(shape, earns=earns, needs_call=needs_call, timed=timed), "fn")
+def _outermost(shape: Shape, **facts: bool) -> Bind:
+    return _compiled(shape, outermost(shape, **facts), "fn")
 
 
 def _compiled(shape: Shape, body: Lines, argument: str) -> Bind:

@@ -74,12 +74,12 @@ class Shape:
         return f"await {coroutine}" if self.is_async else f"finish({coroutine})"
 
 
-def pass_gates(shape: Shape) -> Lines:
+def pass_gates(shape: Shape, begin_call: Lines | None = None) -> Lines:
     """The source that admits a call at the gates, calls the inner layer, and settles the tickets. Its variable `result`
-    is what the call returned."""
+    is what the call returned. `begin_call`: makes the call, where that is done only after a failure."""
     tickets, together = shape.tickets, shape.together
     if not tickets:
-        return call_inner(shape)
+        return call_inner(shape, begin_call)
     begin = "begin" if shape.clocked else "0.0"
     lines = [f"{' = '.join(tickets)} = None"]
     lines += ["begin = 0.0"] if shape.clocked else []
@@ -112,7 +112,7 @@ def pass_gates(shape: Shape) -> Lines:
     return lines + way_out(shape, late, elapsed, end)
 
 
-def call_inner(shape: Shape) -> Lines:
+def call_inner(shape: Shape, begin_call: Lines | None = None) -> Lines:
     """The source that calls the layer inside the gates, or the guarded function itself; and that counts the attempt.
     An attempt that succeeds at once is counted by `CallCount.at_once`, in an outermost gate layer."""
     run = run_inner(shape)
@@ -122,7 +122,8 @@ def call_inner(shape: Shape) -> Lines:
     begin = "None if since is None else since + call.waited" if shape.is_outermost else "started"
     if not shape.is_outermost:
         begun = ["started = call.begin().now() if counters.records_attempts else None"]
-    failed = ["except BaseException as raised:", f"    attempt_failed(call, raised, {begin})", "    raise"]
+    count = [*(begin_call or []), f"attempt_failed(call, raised, {begin})", "raise"]
+    failed = ["except BaseException as raised:", *deeper(count)]
     if shape.judges or shape.may_be_open:
         succeeded = [f"attempt_returned(call, result, {begin})"]
     elif shape.is_outermost:

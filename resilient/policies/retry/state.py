@@ -163,7 +163,8 @@ class RetryState:
                     if error is not None and error is last_error:
                         forget_before(error, trace)
                     trace = None if error is None else error.__traceback__
-                    last_error, answered, known = error, not verdict.refused, call.verdict
+                    last_error, answered = error, not verdict.refused
+                    known = classifier, result if error is None else error, verdict
                     if repeats_results:
                         superseded, last_result = last_result, result
                         if superseded is not result and is_own(superseded, call, classifier):
