@@ -20,10 +20,10 @@ from resilient.core.context import PipelineContext
 from resilient.core.gate import Withdrawn
 from resilient.core.known_errors import has_only_message
 from resilient.errors import TimedOut, is_group, leaves
-from resilient.events.counters import Counters
-from resilient.events.records import CallEnding
+from resilient.events.counters import Counter, Counters
+from resilient.events.records import CallEnding, VerdictKind
 
-__all__ = ["CutByDeadline", "Endings", "ending_of", "verdict_on_error", "verdict_on_result"]
+__all__ = ["UNSEEN", "CutByDeadline", "Endings", "ending_of", "verdict_on_error", "verdict_on_result"]
 
 _REFUSALS = (
     errors.BulkheadFull,
@@ -34,13 +34,12 @@ _REFUSALS = (
     errors.Rejected,
 )
 
-_KNOWN: dict[type, tuple[CallEnding, str]] = {
+_KNOWN: dict[type, tuple[CallEnding, VerdictKind]] = {
     **dict.fromkeys(_REFUSALS, ("rejected", "nothing")),
     asyncio.CancelledError: ("cancelled", "nothing"),
     GeneratorExit: ("cancelled", "nothing"),
 }
-"""The ending and the verdict by the class of an error, where the class decides: asking costs more than an open circuit
-takes to refuse a call."""
+"""The ending and the verdict by the class of an error, where the class decides."""
 
 
 class CutByDeadline(asyncio.CancelledError):
@@ -60,9 +59,25 @@ class Endings:
         attempts: the counters of the attempts; default those of `context`. (For a nested pipeline: those of the
             outermost one.)
         substitutes: whether a policy of the pipeline can answer in place of the dependency.
+
+    Attributes:
+        calls_by_class: the counter of calls that raised an error of this class, as far as seen; and whether the class
+            alone decides. Otherwise it decides for errors with only a message (as in `PipelineContext.on_error`).
     """
 
-    __slots__ = ("_attempts", "_context", "_counters", "_judges", "_lifecycle", "_may_be_open", "_substitutes")
+    __slots__ = (
+        "_attempts",
+        "_attempts_by_class",
+        "_attempts_returned",
+        "_calls_returned",
+        "_context",
+        "_counters",
+        "_judges",
+        "_lifecycle",
+        "_may_be_open",
+        "_substitutes",
+        "calls_by_class",
+    )
 
     def __init__(
         self, context: PipelineContext, attempts: Counters | None = None, *, substitutes: bool = False
@@ -74,62 +89,89 @@ class Endings:
         self._lifecycle = context.lifecycle
         self._may_be_open = context.lifecycle.may_be_open
         self._substitutes = substitutes
+        self.calls_by_class: _ByClass = {
+            kind: (self._counters.counter("calls", *known), True) for kind, known in _KNOWN.items()
+        }
+        self._calls_returned = _by_verdict(self._counters, "calls")
+        self._attempts_returned = _by_verdict(self._attempts, "attempts")
+        self._attempts_by_class = {
+            kind: (self._attempts.counter("attempts", *known), True) for kind, known in _KNOWN.items()
+        }
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def call_failed(self, call: Call | None, error: BaseException) -> None:
         """Count a call that has raised `error`. `call`: None if the pipeline has made none."""
-        ending, verdict = _KNOWN.get(type(error)) or self._of_error(call, error)
-        if GIL:  # `Counters.count`, inlined
-            self._counters.counts["calls", ending, verdict] += 1
+        counter, by_class = self.calls_by_class.get(type(error), UNSEEN)
+        if not (by_class or (counter is not None and has_only_message(error))):
+            counter = self._counter_of(self._counters, "calls", self.calls_by_class, call, error)
+        if GIL:
+            counter.number += 1  # type: ignore[union-attr]  # `Counter.add`, inlined
         else:
-            self._counters.count("calls", ending, verdict)
+            counter.add()  # type: ignore[union-attr]
 
     def call_returned(self, call: Call, result: Any) -> None:
         """Count a call that has returned `result`: at once, or, if that is still open, when it has ended."""
         if self._substitutes and call.is_substituted:
-            self._counters.count("calls", "success", "nothing")
+            self._calls_returned["nothing"].add()
             return
-        kind = verdict_on_result(call, self._context, result).kind if self._judges else "success"
-        if kind == "failure":
-            self._counters.count("calls", "failure", kind)
-        elif self._may_be_open and self._lifecycle.is_open(result):
+        kind = self._kind_of(call, result) if self._judges else "success"
+        if kind != "failure" and self._may_be_open and self._lifecycle.is_open(result):
             self._lifecycle.follow(result, _CountLater(self._counters, "calls", kind))
         else:
-            self._counters.count("calls", "success", kind)
+            self._calls_returned[kind].add()
 
     # -- attempts ---------------------------------------------------------------------------------------------------
 
     def attempt_failed(self, call: Call, error: BaseException, begin: float | None) -> None:
         """Count an attempt that has raised `error`. `begin`: the time at which it began, if that was read."""
-        kind = type(error)
-        if kind is Withdrawn:
-            return
-        ending, verdict = _KNOWN.get(kind) or self._of_error(call, error)
+        counter, by_class = self._attempts_by_class.get(type(error), UNSEEN)
         counters = self._attempts
+        if not (by_class or (counter is not None and has_only_message(error))):
+            if type(error) is Withdrawn:
+                return
+            counter = self._counter_of(counters, "attempts", self._attempts_by_class, call, error)
         if GIL:
-            counters.counts["attempts", ending, verdict] += 1
+            counter.number += 1  # type: ignore[union-attr]
         else:
-            counters.count("attempts", ending, verdict)
+            counter.add()  # type: ignore[union-attr]
         if begin is not None and counters.records_attempts:
-            counters.record_attempt(ending, call.begin().now() - begin)
+            counters.record_attempt(self._of_error(call, error)[0], call.begin().now() - begin)
 
     def attempt_returned(self, call: Call, result: Any, begin: float | None) -> None:
         """Count an attempt that has returned `result`, as for calls."""
         counters = self._attempts
-        kind = verdict_on_result(call, self._context, result).kind if self._judges else "success"
+        kind = self._kind_of(call, result) if self._judges else "success"
         if begin is not None and counters.records_attempts:
             counters.record_attempt("failure" if kind == "failure" else "success", call.begin().now() - begin)
-        if kind == "failure":
-            counters.count("attempts", "failure", kind)
-        elif self._may_be_open and self._lifecycle.is_open(result):
+        if kind != "failure" and self._may_be_open and self._lifecycle.is_open(result):
             self._lifecycle.follow(result, _CountLater(counters, "attempts", kind))
         else:
-            counters.count("attempts", "success", kind)
+            self._attempts_returned[kind].add()
 
-    def _of_error(self, call: Call | None, error: BaseException) -> tuple[str, str]:
+    def _kind_of(self, call: Call, result: Any) -> VerdictKind:
+        """The verdict on a result."""
+        known = call.verdict
+        if known is not None and known[1] is result and known[0] is self._context.classifier:
+            verdict = known[2]
+            return verdict.kind if type(verdict) is Verdict else "nothing"
+        return verdict_on_result(call, self._context, result).kind
+
+    def _counter_of(
+        self, counters: Counters, metric: str, by_class: _ByClass, call: Call | None, error: BaseException
+    ) -> Counter:
+        """The counter of an error that `by_class` does not decide. Adds its class, if it decides for others."""
+        counter = counters.counter(metric, *self._of_error(call, error))
+        kind = type(error)
+        if kind in self._context.usual and has_only_message(error) and len(by_class) < MOST_CLASSES:
+            by_class[kind] = counter, False
+        return counter
+
+    def _of_error(self, call: Call | None, error: BaseException) -> tuple[CallEnding, VerdictKind]:
         """The ending and the verdict of an error whose class does not decide them for all pipelines."""
         kind, context = type(error), self._context
+        if kind in _KNOWN:
+            return _KNOWN[kind]
         known = None if call is None else call.verdict
         if known is not None and known[1] is error and known[0] is context.classifier:
             verdict: Any = known[2]
@@ -144,6 +186,20 @@ class Endings:
             call = new_call(_unknown, (), {}, None)
         verdict = verdict_on_error(call, context, error)
         return ending_of(error, verdict), verdict.kind
+
+
+def _by_verdict(counters: Counters, metric: str) -> dict[VerdictKind, Counter]:
+    """The counters of calls or attempts that have returned, by the verdict on their result."""
+    endings: dict[VerdictKind, CallEnding] = {"success": "success", "failure": "failure", "nothing": "success"}
+    return {verdict: counters.counter(metric, ending, verdict) for verdict, ending in endings.items()}
+
+
+_ByClass = dict[type, tuple[Counter, bool]]
+
+UNSEEN: tuple[Counter | None, bool] = None, False
+
+MOST_CLASSES = 256
+"""The most classes of errors for which a counter is kept, because some programs make new classes without end."""
 
 
 def _unknown() -> None:

@@ -33,6 +33,7 @@ from resilient.core.gate import Gate, Ticket, Withdrawn
 from resilient.core.shadow import Shadow
 from resilient.errors import Rejected, code_of, is_cancellation, place_of, reason_of
 from resilient.events import CallRejected, Waited
+from resilient.events.counters import Counter
 
 __all__ = ["FILE", "GateGroup", "givers"]
 
@@ -40,6 +41,9 @@ _log = logging.getLogger("resilient")
 
 Tickets = Sequence[Ticket | None]
 """The tickets of a gate group, outermost first; None for a gate that has given none."""
+
+MOST_CODES = 256
+"""The most reasons of refusals for which a counter is kept at hand."""
 
 EndTicket = Callable[[Gate, Ticket], None]
 """Ends a ticket at its gate: settles, cuts, withdraws, undoes or releases it."""
@@ -82,6 +86,7 @@ class GateGroup:
         self.kinds = tuple([type(gate).__name__ for gate in gates])
         facts = [gate.facts for gate in gates]
         self.endings = tuple(["settle" if each.learns else "release" if each.holds else "" for each in facts])
+        self._refusals: dict[tuple[int, str], Counter] = {}
         self.names: dict[str, Any] = {
             "verdict_on": context.on_result,
             "is_open": context.lifecycle.is_open,
@@ -101,16 +106,24 @@ class GateGroup:
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
             context = self.context
-            gate = self.gates[tickets.index(None)]  # which refused
-            if GIL:  # `Counters.count`, inlined
-                context.counters.counts["rejections", gate.name, code_of(error)] += 1
+            at = tickets.index(None)  # the gate that refused
+            counter = self._refusals.get((at, code := code_of(error))) or self._new_refusal(at, code)
+            if GIL:
+                counter.number += 1  # `Counter.add`, inlined
             else:
-                context.counters.count("rejections", gate.name, code_of(error))
+                counter.add()
             if context.name and not error.pipeline:
                 error.pipeline = context.name
             if context.channel.wants[CallRejected]:
                 now, reason = call.begin().now(), reason_of(error)
                 context.channel.emit(CallRejected(context.name, now, place_of(error), reason, error.retry_after))
+
+    def _new_refusal(self, at: int, code: str) -> Counter:
+        """The counter of the refusals of a gate for one reason."""
+        counter = self.context.counters.counter("rejections", self.gates[at].name, code)
+        if len(self._refusals) < MOST_CODES:
+            self._refusals[at, code] = counter
+        return counter
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:
         """Wait at the first gate that has given no ticket, ask the gates inside it, and return all tickets."""

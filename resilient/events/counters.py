@@ -33,6 +33,7 @@ __all__ = [
     "OTHER",
     "UNNAMED",
     "CallCount",
+    "Counter",
     "Counters",
     "all_counters",
     "counters_of",
@@ -49,6 +50,10 @@ OTHER = "other"
 MOST_NAMES = 1_000
 """The most names of pipelines that have counters of their own. Names of pipelines come from code and are few; but a
 program may name one after each tenant."""
+
+MOST_KEYS = 10_000
+"""The most counters of one name. Beyond that the last label of a new one is `OTHER`: a policy of a user may give
+reasons without end."""
 
 MOST_DROPPED = 10_000
 """The most names beyond `MOST_NAMES` that are remembered, to count them."""
@@ -71,7 +76,7 @@ class CallCount:
         begun: calls that have begun.
         at_once: calls that succeeded with one attempt, which nothing else counts.
         returned: other calls that succeeded, and are counted nowhere else.
-        ended: all other calls that have ended. `Counters.counts` has their endings.
+        ended: all other calls that have ended. `Counters.totals` has their endings.
     """
 
     __slots__ = ("at_once", "begun", "ended", "returned")
@@ -96,12 +101,33 @@ def _sum(counts: list[CallCount]) -> CallCount:
     return total
 
 
+class Counter:
+    """One number that only grows. Code that counts often keeps it, instead of looking it up."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    if GIL:
+
+        def add(self) -> None:
+            """Count one. (Where this is too slow: `number += 1`, if there is a GIL.)"""
+            self.number += 1
+
+    else:
+
+        def add(self) -> None:
+            """Count one."""
+            with _lock:
+                self.number += 1
+
+
 class Counters:
     """The counters of the pipelines of one name.
 
     Attributes:
         name: of the series.
-        counts: how often something happened, by `Key`.
         seconds: sums of seconds, by `Key`.
         attempts: successful attempts that `CallCount.at_once` does not include.
         records, records_attempts: whether durations of calls, and of attempts, are recorded now.
@@ -113,12 +139,14 @@ class Counters:
         self.name = name
         self.records = self.records_attempts = False
         self.slow = LONGEST
+        self._counters: dict[Key, Counter] = {}
         self.renew()
 
     def renew(self) -> None:
         """Count from 0, in a forked child."""
         self._lock = _lock if GIL else threading.RLock()  # where there is a GIL, it is only taken to read
-        self.counts: defaultdict[Key, int] = defaultdict(int)
+        for counter in members(self._counters.values()):
+            counter.number = 0
         self.seconds: defaultdict[Key, float] = defaultdict(float)
         self.attempts = 0
         self.call_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
@@ -152,11 +180,24 @@ class Counters:
                 live.extend(entered[len(seen) :])  # entered by a handler
                 return
 
-    if GIL:
+    def counter(self, *key: str) -> Counter:
+        """Return the counter of how often something happened, by `Key`. It stays the same."""
+        found = self._counters.get(key)
+        if found is None and len(self._counters) >= MOST_KEYS:
+            found = self._counters.get(key := (*key[:-1], OTHER))
+        return self._counters.setdefault(key, Counter()) if found is None else found
 
-        def count(self, *key: str) -> None:
-            """Count one."""
-            self.counts[key] += 1
+    def count(self, *key: str) -> None:
+        """Count one."""
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self.counter(*key)
+        if GIL:
+            counter.number += 1
+        else:
+            counter.add()
+
+    if GIL:
 
         def add_seconds(self, seconds: float, *key: str) -> None:
             """Add a duration to a sum."""
@@ -167,11 +208,6 @@ class Counters:
             self.attempts += 1
 
     else:
-
-        def count(self, *key: str) -> None:
-            """Count one."""
-            with self._lock:
-                self.counts[key] += 1
 
         def add_seconds(self, seconds: float, *key: str) -> None:
             """Add a duration to a sum."""
@@ -197,16 +233,16 @@ class Counters:
     def totals(self) -> dict[Key, int]:
         """All counts now, those of calls and attempts that succeeded included."""
         with self._lock:
-            counts = self.counts.copy()
+            counts = {key: counter.number for key, counter in self._counters.copy().items() if counter.number}
             self._fold()
             gone, entered = self._calls
             calls = _sum([gone, *(each for _, each in entered)])
             attempts = self.attempts + calls.at_once
             succeeded = calls.at_once + calls.returned
         if succeeded:
-            counts[SUCCEEDED] += succeeded
+            counts[SUCCEEDED] = counts.get(SUCCEEDED, 0) + succeeded
         if attempts:
-            counts[ATTEMPT_SUCCEEDED] += attempts
+            counts[ATTEMPT_SUCCEEDED] = counts.get(ATTEMPT_SUCCEEDED, 0) + attempts
         return counts
 
     def sums(self) -> dict[Key, float]:
