@@ -34,6 +34,7 @@ __all__ = [
     "ending_of",
     "observed",
     "observed_call",
+    "recorded_call",
     "status_of",
     "verdict_on_error",
     "verdict_on_result",
@@ -328,6 +329,18 @@ async def observed_call(call: Call, ends: Ends, rest: Coroutine[Any, Any, Any]) 
         ends.emit_failed(call, begin, error)
         raise
     ends.emit_returned(call, begin, result, ends.good_fields(name_of(call.fn)))
+    return result
+
+
+async def recorded_call(call: Call, endings: Endings, rest: Coroutine[Any, Any, Any]) -> Any:
+    """Await `rest`, the part of a call in a nested pipeline, and record its duration."""
+    begin, counters = call.begin().now(), endings.counters
+    try:
+        result = await rest
+    except BaseException as error:
+        counters.record_call(endings.of_error(call, error)[0], call.runtime.now() - begin)
+        raise
+    counters.record_call(endings.of_result(call, result), call.runtime.now() - begin)
     return result
 
 

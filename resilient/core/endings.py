@@ -61,6 +61,7 @@ class Endings:
         substitutes: whether a policy of the pipeline can answer in place of the dependency.
 
     Attributes:
+        counters: of the pipeline.
         calls_by_class: the counter of calls that raised an error of this class, as far as seen; and whether the class
             alone decides. Otherwise it decides for errors with only a message (as in `PipelineContext.on_error`).
     """
@@ -71,28 +72,28 @@ class Endings:
         "_attempts_returned",
         "_calls_returned",
         "_context",
-        "_counters",
         "_judges",
         "_lifecycle",
         "_may_be_open",
         "_substitutes",
         "calls_by_class",
+        "counters",
     )
 
     def __init__(
         self, context: PipelineContext, attempts: Counters | None = None, *, substitutes: bool = False
     ) -> None:
         self._context = context
-        self._counters = context.counters
+        self.counters = context.counters
         self._attempts = attempts or context.counters
         self._judges = context.classifier.judges_results
         self._lifecycle = context.lifecycle
         self._may_be_open = context.lifecycle.may_be_open
         self._substitutes = substitutes
         self.calls_by_class: _ByClass = {
-            kind: (self._counters.counter("calls", *known), True) for kind, known in _KNOWN.items()
+            kind: (self.counters.counter("calls", *known), True) for kind, known in _KNOWN.items()
         }
-        self._calls_returned = _by_verdict(self._counters, "calls")
+        self._calls_returned = _by_verdict(self.counters, "calls")
         self._attempts_returned = _by_verdict(self._attempts, "attempts")
         self._attempts_by_class = {
             kind: (self._attempts.counter("attempts", *known), True) for kind, known in _KNOWN.items()
@@ -104,7 +105,7 @@ class Endings:
         """Count a call that has raised `error`. `call`: None if the pipeline has made none."""
         counter, by_class = self.calls_by_class.get(type(error), UNSEEN)
         if not (by_class or (counter is not None and has_only_message(error))):
-            counter = self._counter_of(self._counters, "calls", self.calls_by_class, call, error)
+            counter = self._counter_of(self.counters, "calls", self.calls_by_class, call, error)
         if GIL:
             counter.number += 1  # type: ignore[union-attr]  # `Counter.add`, inlined
         else:
@@ -117,13 +118,13 @@ class Endings:
             return
         kind = self._kind_of(call, result) if self._judges else "success"
         if kind != "failure" and self._may_be_open and self._lifecycle.is_open(result):
-            self._lifecycle.follow(result, _CountLater(self._counters, "calls", kind))
+            self._lifecycle.follow(result, _CountLater(self.counters, "calls", kind))
         else:
             self._calls_returned[kind].add()
 
     # -- attempts ---------------------------------------------------------------------------------------------------
 
-    def attempt_failed(self, call: Call, error: BaseException, begin: float | None) -> None:
+    def attempt_failed(self, call: Call | None, error: BaseException, begin: float | None) -> None:
         """Count an attempt that has raised `error`. `begin`: the time at which it began, if that was read."""
         counter, by_class = self._attempts_by_class.get(type(error), UNSEEN)
         counters = self._attempts
@@ -135,8 +136,8 @@ class Endings:
             counter.number += 1  # type: ignore[union-attr]
         else:
             counter.add()  # type: ignore[union-attr]
-        if begin is not None and counters.records_attempts:
-            counters.record_attempt(self._of_error(call, error)[0], call.begin().now() - begin)
+        if begin is not None and counters.records_attempts and call is not None:
+            counters.record_attempt(self.of_error(call, error)[0], call.begin().now() - begin)
 
     def attempt_returned(self, call: Call, result: Any, begin: float | None) -> None:
         """Count an attempt that has returned `result`, as for calls."""
@@ -148,6 +149,10 @@ class Endings:
             self._lifecycle.follow(result, _CountLater(counters, "attempts", kind))
         else:
             self._attempts_returned[kind].add()
+
+    def of_result(self, call: Call, result: Any) -> CallEnding:
+        """The ending of a call that has returned `result`."""
+        return "failure" if self._judges and self._kind_of(call, result) == "failure" else "success"
 
     def _kind_of(self, call: Call, result: Any) -> VerdictKind:
         """The verdict on a result."""
@@ -161,13 +166,13 @@ class Endings:
         self, counters: Counters, metric: str, by_class: _ByClass, call: Call | None, error: BaseException
     ) -> Counter:
         """The counter of an error that `by_class` does not decide. Adds its class, if it decides for others."""
-        counter = counters.counter(metric, *self._of_error(call, error))
+        counter = counters.counter(metric, *self.of_error(call, error))
         kind = type(error)
         if kind in self._context.usual and has_only_message(error) and len(by_class) < MOST_CLASSES:
             by_class[kind] = counter, False
         return counter
 
-    def _of_error(self, call: Call | None, error: BaseException) -> tuple[CallEnding, VerdictKind]:
+    def of_error(self, call: Call | None, error: BaseException) -> tuple[CallEnding, VerdictKind]:
         """The ending and the verdict of an error whose class does not decide them for all pipelines."""
         kind, context = type(error), self._context
         if kind in _KNOWN:

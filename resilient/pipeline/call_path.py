@@ -38,7 +38,7 @@ from resilient.core.callbacks import CallbackError, raise_original
 from resilient.core.classify import IGNORED
 from resilient.core.context import PipelineContext
 from resilient.core.deadline import under
-from resilient.core.emit import Ends, observed_call
+from resilient.core.emit import Ends, observed_call, recorded_call
 from resilient.core.layer import Layer, Recovery
 from resilient.events import CallEnded
 from resilient.pipeline.earnings import Earn
@@ -288,6 +288,8 @@ def full_path(
         wants = context.channel.wants
         if not nested and (context.counters.records or wants[CallEnded]):
             run = observed_call(call, ends, run)
+        elif nested and context.counters.records:
+            run = recorded_call(call, endings, run)
         for surround in wants.surrounds:
             run = surround.around_call(call, context, run, nested=nested)
         return run

@@ -460,6 +460,29 @@ def test_failures_have_their_own_durations() -> None:
     assert values("attempt.duration", "failing durations") == {("failure",): 2}
 
 
+def test_nested_pipelines_have_durations_of_their_own() -> None:
+    """A call of the outer one is a call of the inner one, for as long as it is inside."""
+    stop = record_durations()
+    inner = Pipeline(Retry(attempts=2, wait=0), name="durations inside")
+    outer = Pipeline(Timeout(5), inner, name="durations outside")
+
+    @outer
+    async def call(fails: bool) -> None:
+        await asyncio.sleep(1)
+        if fails:
+            raise ConnectionError
+
+    async def main() -> None:
+        await call(False)
+        with pytest.raises(ConnectionError):
+            await call(True)
+
+    run(main())
+    stop()
+    for name in ("durations inside", "durations outside"):
+        assert values("call.duration", name) == {("success",): 1, ("failure",): 1}
+
+
 def test_failed_and_slow_calls_are_examples() -> None:
     """The labels come from a function that is called in the context of the call."""
     stop = record_durations(exemplar=lambda: {"trace_id": "7"}, slow=1.0)
