@@ -15,7 +15,7 @@ import hypothesis  # noqa: F401  (it looks for references to trio's random numbe
 import pytest
 import uvloop
 
-from resilient.events import counters
+from resilient.events import channel, counters
 from resilient.events.channel import record_durations
 from resilient.runtime.virtual import VirtualLoop
 from tests.worlds import WORLDS, UvloopWorld, World
@@ -51,13 +51,17 @@ KNOWN_THREADS: set[threading.Thread] = set()
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """After each test no exporter wants durations any more, which would change the path of the calls of later tests;
-    and pipelines of later tests count from 0, also if they have the same names.
+    no listener hears the pipelines of all tests; and pipelines of later tests count from 0, also if they have the same
+    names.
 
     After each module collect its garbage, and exempt what is left. Otherwise the reports of thousands of tests slow
     down each later collection, and each pipeline that is garbage would look at all pipelines."""
     for owner in list(counters._recording.wishes):
         record_durations(None, owner)
     counters._by_name.clear()
+    if channel._everywhere:
+        channel._everywhere.clear()
+        channel._spread()
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         alive = set(threading.enumerate())
