@@ -90,10 +90,11 @@ class PipelineContext:
         self.channel: Channel = Channel(name) if derived_from is None else derived_from.channel
         self.counters = self.channel.counters
         self._family: _Family = _Family() if derived_from is None else derived_from._family
+        self.mode: Mode = "on"  # a signal handler or another thread may read it as soon as it is entered
         with _lock:
             self._family.add(self)
             _contexts.add(self)
-            self.mode: Mode = self._family.mode or _mode_of_all or "on"
+            self.mode = self._family.mode or _mode_of_all or "on"
         renew_in_forked_child(self)
 
     def renew(self) -> None:

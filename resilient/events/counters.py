@@ -123,6 +123,30 @@ class Counter:
                 self.number += 1
 
 
+_Entered = tuple[tuple["weakref.ref[object]", CallCount], ...]
+"""Counts of calls, with what they belong to."""
+
+_Calls = tuple[CallCount, _Entered]
+"""The sum of the counts whose pipelines are gone, and the other ones."""
+
+
+def _folded(gone: CallCount, entered: _Entered) -> _Calls:
+    live, dead = [], [gone]
+    for entry in entered:
+        if entry[0]() is not None:
+            live.append(entry)
+        else:
+            dead.append(entry[1])
+    return _sum(dead), tuple(live)
+
+
+class _Durations(dict[str, DurationHistogram]):
+    """Durations by ending. (A `defaultdict` replaces what another thread has made meanwhile.)"""
+
+    def __missing__(self, ending: str) -> DurationHistogram:
+        return self.setdefault(ending, DurationHistogram())
+
+
 class Counters:
     """The counters of the pipelines of one name.
 
@@ -149,36 +173,27 @@ class Counters:
             counter.number = 0
         self.seconds: defaultdict[Key, float] = defaultdict(float)
         self.attempts = 0
-        self.call_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
-        self.attempt_durations: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
-        self._calls: tuple[CallCount, list[tuple[weakref.ref[object], CallCount]]] = CallCount(), []
-        """The sum of the counts whose pipelines are gone; the other ones, and what they belong to."""
+        self.call_durations = _Durations()
+        self.attempt_durations = _Durations()
+        self._calls: _Calls = CallCount(), ()
 
     def enter(self, owner: object, calls: CallCount) -> None:
         """Add a count of calls. It is part of the sums also when `owner`, which all calls in flight refer to, is
         gone."""
+        entry = weakref.ref(owner), calls
         with self._lock:
             number = len(self._calls[1])
             if number >= 16 and not number & (number - 1):  # now and then
-                self._fold()
-            self._calls[1].append((weakref.ref(owner), calls))
+                self._change_calls(_folded)
+            self._change_calls(lambda gone, entered: (gone, (*entered, entry)))
 
-    def _fold(self) -> None:
-        """Add up the counts whose pipelines are gone. A signal handler or a finalizer may read, and fold, meanwhile: so
-        the two parts of `_calls` are replaced together, and only if they are still the same."""
-        while True:
-            gone, entered = before = self._calls
-            seen, live, dead = entered.copy(), [], [gone]
-            for entry in seen:
-                if entry[0]() is not None:
-                    live.append(entry)
-                else:
-                    dead.append(entry[1])
-            total = _sum(dead)
-            if self._calls is before:
-                self._calls = total, live
-                live.extend(entered[len(seen) :])  # entered by a handler
-                return
+    def _change_calls(self, change: Callable[[CallCount, _Entered], _Calls]) -> None:
+        """Replace `_calls`; again, if a signal handler or a finalizer has replaced it meanwhile."""
+        done = False
+        while not done:
+            before = self._calls
+            after = change(*before)
+            self._calls = after if (done := self._calls is before) else self._calls
 
     def counter(self, *key: str) -> Counter:
         """Return the counter of how often something happened, by `Key`. It stays the same."""
@@ -234,7 +249,7 @@ class Counters:
         """All counts now, those of calls and attempts that succeeded included."""
         with self._lock:
             counts = {key: counter.number for key, counter in self._counters.copy().items() if counter.number}
-            self._fold()
+            self._change_calls(_folded)
             gone, entered = self._calls
             calls = _sum([gone, *(each for _, each in entered)])
             attempts = self.attempts + calls.at_once
@@ -253,7 +268,7 @@ class Counters:
     def in_flight(self) -> int:
         """The number of calls in flight."""
         with self._lock:
-            return sum(calls.inside for _, calls in self._calls[1].copy())
+            return sum(calls.inside for _, calls in self._calls[1])
 
 
 # -- by name ---------------------------------------------------------------------------------------------------------
