@@ -296,10 +296,12 @@ def _number(value: object) -> float | None:
 
 
 def _histogram(durations: DurationHistogram) -> Histogram:
-    buckets, seconds, exemplars = durations.state()
-    return Histogram(
-        sum(buckets.values()), seconds, buckets, {at: Exemplar(*example) for at, example in exemplars.items()}
-    )
+    buckets, seconds, examples = durations.state()
+    exemplars = {
+        bucket: Exemplar({_label(name): _label(value) for name, value in labels.items()}, length, at)
+        for bucket, (labels, length, at) in examples.items()
+    }
+    return Histogram(sum(buckets.values()), seconds, buckets, exemplars)
 
 
 def plain(*, keys: int = 0) -> dict[str, dict[str, Any]]:

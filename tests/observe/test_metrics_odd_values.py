@@ -14,7 +14,7 @@ import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Keyed, Pipeline, RateLimit, registry
 from resilient.core.gate import Gate
-from resilient.observe.metrics import read
+from resilient.observe.metrics import Histogram, read, record_durations
 
 
 def values(metric: str, pipeline: str, *, keys: int = 0) -> dict[tuple[str, ...], Any]:
@@ -158,3 +158,19 @@ def test_key_that_has_no_text_is_shown_by_its_class() -> None:
     pipeline = Pipeline(Keyed(CircuitBreaker, key=lambda key: key), name="no text")
     assert pipeline.call(lambda key: 7, Tenant()) == 7
     assert values("circuit.state", "no text", keys=5)["Keyed", "closed", "a Tenant"] == 1
+
+
+def test_labels_of_an_example_are_text_that_can_be_encoded() -> None:
+    """Whatever function has made them: another exporter may show them, too."""
+    stop = record_durations(exemplar=lambda: {"id \ud800": 7, "trace": "\udcff"}, slow=0)  # type: ignore[dict-item]
+    pipeline = Pipeline(Bulkhead(1), name="odd example")
+    pipeline.call(lambda: None)
+    stop()
+    found = [
+        example.labels
+        for each in read().values()
+        for series in each
+        if isinstance(series.value, Histogram)
+        for example in series.value.exemplars.values()
+    ]
+    assert found == [{r"id \ud800": "7", "trace": r"\udcff"}]

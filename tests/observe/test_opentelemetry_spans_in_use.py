@@ -195,3 +195,22 @@ async def test_losers_of_a_call_that_is_repeated_for_ever_do_not_add_up() -> Non
         endings = [(span.attributes or {})["resilient.ending"] for span in traces.named("attempt load")]
         assert sorted(set(endings)) == ["cancelled", "success"]
         assert endings.count("cancelled") == 300
+
+
+async def test_span_of_an_error_without_a_text_is_marked_as_failed() -> None:
+    """OpenTelemetry raises where `str(error)` does: the rest of the span says what it would say in any case."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError("no text")
+
+    @Pipeline(Bulkhead(5), name="users")
+    async def load() -> None:
+        raise Mute
+
+    with Traces(messages=True) as traces:
+        with pytest.raises(Mute):
+            await load()
+        assert not traces.open
+        assert [span.status.is_ok for span in traces.spans] == [False] * len(traces.spans)
+        assert traces.spans

@@ -204,13 +204,13 @@ class _Scoped:
                 fields[_ENDING] = ending
                 fields[_VERDICT] = verdict
                 span.set_attributes(fields)
+                if failed:
+                    span.set_status(StatusCode.ERROR)
                 if error is not None and ending != "cancelled" and (failed or self.owner.messages):
                     if self.owner.messages:
                         span.record_exception(error)
                     else:
                         span.add_event("exception", {"exception.type": type_name(type(error))})
-                if failed:
-                    span.set_status(StatusCode.ERROR)
         except Exception:
             self.owner.failed()
         try:
