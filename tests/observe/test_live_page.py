@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
-from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry, Timeout
+from resilient import Bulkhead, CircuitBreaker, Pipeline, Retry
 from resilient.core.policy import Wrap
 from resilient.observe.live import LiveView
 from resilient.policies.keyed import Keyed
 from tests.browsers import browser
 from tests.observe.live_server import Server
+from tests.observe.live_site import WAIT, Site, Views, block, server, site, views
 
-__all__ = ["browser"]
-
-WAIT = 30_000
-"""Milliseconds to wait for what must come, on a busy machine."""
+__all__ = ["browser", "server", "site", "views"]
 
 NAME = "<script>document.title='broken'</script>\u202e\x07"
 
@@ -34,85 +29,6 @@ class Broken(Wrap):
 
     def snapshot(self) -> dict[str, Any]:
         raise ValueError("no <b>state</b>")
-
-
-class Site:
-    """A server with two views, at /plain and at /controls, and the pages that are open."""
-
-    def __init__(self, browser: Browser, server: Server) -> None:
-        self.browser = browser
-        self.server = server
-        self.problems: list[str] = []
-        """Errors that the browser has reported on its console."""
-
-    def open(self, path: str = "/controls/", **options: Any) -> Page:
-        """Open a page that has got its first state."""
-        context = self.browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.on("console", lambda message: self.problems.append(message.text))
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("dialog", lambda dialog: self.problems.append(dialog.message))
-        page.goto(self.server.origin + path)
-        expect(page.locator("#connection")).to_have_class("connection live", timeout=WAIT)
-        return page
-
-
-class Views:
-    """Both views in one application, which notes the answers to POSTs."""
-
-    def __init__(self) -> None:
-        self.views = {"plain": LiveView(), "controls": LiveView(controls=True)}
-        self.posts: list[int] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.views["plain"](scope, receive, send)
-            return
-
-        async def note(message: Any) -> None:
-            if scope["method"] == "POST" and message["type"] == "http.response.start":
-                self.posts.append(message["status"])
-            await send(message)
-
-        first = scope["path"].split("/")[1]
-        if first == "elsewhere":
-            await self._elsewhere(send)
-            return
-        await self.views.get(first, self.views["plain"])({**scope, "root_path": f"/{first}"}, receive, note)
-
-    async def _elsewhere(self, send: Any) -> None:
-        """A page without a policy, as another site could have one."""
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
-        await send({"type": "http.response.body", "body": b"<title>elsewhere</title>"})
-
-
-@pytest.fixture(scope="module")
-def views() -> Views:
-    """The application of this module's server."""
-    return Views()
-
-
-@pytest.fixture(scope="module")
-def server(views: Views) -> Iterator[Server]:
-    """The server of this module."""
-    with Server(views) as running:
-        yield running
-
-
-@pytest.fixture
-def site(browser: Browser, server: Server) -> Iterator[Site]:
-    """The site. After the test its pages are closed, and no error may have been reported."""
-    opened = Site(browser, server)
-    yield opened
-    for context in browser.contexts:
-        context.close()
-    assert opened.problems == []
-
-
-def block(page: Page, name: str) -> Any:
-    """The block of a pipeline."""
-    return page.get_by_role("article", name=name)
 
 
 def test_page_shows_trees_names_and_errors_as_they_are(site: Site) -> None:
@@ -369,92 +285,3 @@ def test_lost_connection_is_shown_and_found_again(browser: Browser) -> None:
         expect(page.locator("#connection")).to_have_class("connection live", timeout=WAIT)
         expect(block(page, pipeline.name).locator(".state")).to_have_text("isolated", timeout=WAIT)
         page.context.close()
-
-
-# -- 1,000 circuits ----------------------------------------------------------------------------------------------------
-
-
-def pipelines_of_1000_circuits() -> tuple[list[Pipeline], list[Any]]:
-    """A circuit in each of 1,000 pipelines."""
-    breakers = [CircuitBreaker() for _ in range(1000)]
-    pipelines = [
-        Pipeline(Retry(), Bulkhead(10), each, Timeout(2), name=f"page-{number:04}")
-        for number, each in enumerate(breakers)
-    ]
-    return pipelines, breakers
-
-
-def keys_of_1000_circuits() -> tuple[list[Pipeline], list[Any]]:
-    """1,000 keys of one pipeline."""
-    keyed = Keyed(CircuitBreaker, key=lambda key="page-0000": key)
-    return [Pipeline(Retry(), keyed, name="page-thousand")], [
-        keyed.gate_for(f"page-{number:04}") for number in range(1000)
-    ]
-
-
-@pytest.mark.parametrize("make", [pipelines_of_1000_circuits, keys_of_1000_circuits])
-def test_page_with_1000_circuits_stays_responsive(
-    site: Site, make: Callable[[], tuple[list[Pipeline], list[Any]]]
-) -> None:
-    """While calls end and circuits change all the time, no frame takes longer than 50 ms on a processor that is four
-    times slower.
-
-    The time is that of the page's own thread: the time on the clock grows on a busy machine. The browser's own throttle
-    goes by the clock, too. So on a busy machine the time without a throttle, multiplied, is as good a measure.
-    """
-    pipelines, breakers = make()
-    over = threading.Event()
-
-    async def call() -> None:
-        async def work() -> None:
-            await asyncio.sleep(0)
-
-        guarded = [each(work) for each in pipelines]
-        turn = 0
-        while not over.is_set():
-            for each in guarded[turn % 4 :: 4]:
-                try:
-                    await each()
-                except Exception:
-                    pass
-            turn += 1
-            breakers[7 * turn % 1000].isolate()
-            breakers[(7 * turn - 70) % 1000].close()
-            await asyncio.sleep(0.2)
-
-    caller = threading.Thread(target=lambda: asyncio.run(call()))
-    caller.start()
-    try:
-        page = site.open()
-        expect(page.locator("#summary")).to_contain_text("isolated", timeout=WAIT)
-        expect(page.locator("#summary")).to_contain_text(re.compile(r"\b(9\d\d|1,\d\d\d) closed"), timeout=WAIT)
-        worst: list[float] = []
-        throttle = page.context.new_cdp_session(page)
-        for slower in (4, 1, 4, 1, 4, 1):
-            throttle.send("Emulation.setCPUThrottlingRate", {"rate": slower})
-            worst.append(4 / slower * longest_task(site.browser, page))
-            if worst[-1] <= 0.050:
-                break
-        assert min(worst) <= 0.050, worst
-    finally:
-        over.set()
-        caller.join()
-
-
-def longest_task(browser: Browser, page: Page) -> float:
-    """Return the seconds that the longest task of the page's thread took of its processor, within two seconds."""
-    browser.start_tracing(page=page, categories=["toplevel"])
-    page.wait_for_timeout(2000)
-    events = json.loads(browser.stop_tracing())["traceEvents"]
-    threads = {
-        (each["pid"], each["tid"])
-        for each in events
-        if each["name"] == "thread_name" and each["args"]["name"] == "CrRendererMain"
-    }
-    tasks = [
-        each["tdur"] / 1e6
-        for each in events
-        if each["name"] == "ThreadControllerImpl::RunTask" and (each["pid"], each["tid"]) in threads and "tdur" in each
-    ]
-    assert len(tasks) > 20
-    return max(tasks)

@@ -109,7 +109,8 @@ def test_stream_ends_when_its_client_is_gone() -> None:
     view = LiveView()
     with Server(view) as server:
         with client(server) as session, session.stream("GET", "/events") as response:
-            next(messages(response.iter_lines()))
+            received = messages(response.iter_lines())  # kept: without it httpx closes the connection
+            next(received)
             threads = [view._feed._thread]
         assert threads[0] is not None
         threads[0].join(20)
