@@ -11,7 +11,10 @@ the *base*, to which the process's own figure is added; otherwise the sum over a
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +27,12 @@ from resilient.observe.prometheus.collector import ERRORS, ResilientCollector
 from resilient.observe.prometheus.families import Family, labels_of
 
 __all__ = ["Files"]
+
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the directory of the files."""
+
+ROOM = 2**20
+"""Bytes that must be free before a new value is written: more than the values of one series take."""
 
 KEYS = 10
 """How many times as many keys as have series at once have series in the files."""
@@ -50,6 +59,8 @@ class _Value:
 
     def write(self, number: float) -> None:
         last = self._last
+        if last is None:
+            _need_room()
         if last is None and self._adds:
             self._base = self._file.get()
         elif last is not None and self._adds and number < last:
@@ -117,16 +128,22 @@ class Files:
         missing = set(by_labels)
         if last and family.kind == "gauge":
             found = []
+        failed: Exception | None = None
         for series in self._with_few_keys(family, found):
-            written = by_labels.get(series.labels)
-            if written is None:
-                written = by_labels[series.labels] = _open(family, series, buckets)
-            written.write(_numbers(series, buckets))
             missing.discard(series.labels)
+            try:
+                written = by_labels.get(series.labels)
+                if written is None:
+                    written = by_labels[series.labels] = _open(family, series, buckets)
+                written.write(_numbers(series, buckets))
+            except Exception as error:  # the others have their places in the files
+                failed = error
         for labels in missing:
             written = by_labels[labels]
             if written.missing is not None:
                 written.write([written.missing] * len(written.values))
+        if failed is not None:
+            raise failed
 
     def _with_few_keys(self, family: Family, found: list[Series]) -> Iterable[Series]:
         """Return the series, with those of keys beyond the limit as one series of the key "other"."""
@@ -142,6 +159,15 @@ class Files:
             before = few.get(labels)
             few[labels] = Series(labels, _combined(family, series, before) if before else series.value)
         return few.values()
+
+
+def _need_room() -> None:
+    """Raise `OSError` if the files have no room for a new value, or their directory is gone. The client maps its files
+    into memory, with holes where nothing is written yet: on a full disk, the first writing to such a place would kill
+    the process (SIGBUS)."""
+    directory = os.environ.get(DIRECTORY) or os.environ.get(DIRECTORY.lower(), "")
+    if shutil.disk_usage(directory).free < ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), directory)
 
 
 def _combined(family: Family, one: Series, other: Series) -> float:
@@ -160,6 +186,7 @@ def _numbers(series: Series, buckets: Buckets) -> list[float]:
 def _open(family: Family, series: Series, buckets: Buckets) -> _Written:
     """Make the values of a series in the files of this process."""
     labels = labels_of(family, series)
+    _need_room()
 
     def value(name: str, mode: str = "", **more: str) -> _Value:
         every = {**labels, **more}

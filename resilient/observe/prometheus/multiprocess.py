@@ -16,12 +16,11 @@ from prometheus_client import values
 
 from resilient._atomic import in_forked_child, module_lock
 from resilient.observe.prometheus.collector import ResilientCollector
-from resilient.observe.prometheus.files import Files
+from resilient.observe.prometheus.files import DIRECTORY, Files
 from resilient.observe.prometheus.writer import Writer
 
 __all__ = ["flush", "is_on", "write_from"]
 
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 KNOWN = "0.20 to 0.26"
 """Versions of prometheus-client whose files the tests have read."""
 
