@@ -19,6 +19,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.current_call import register_guard
 from resilient.core.endings import UNSEEN, Endings, ending_of, verdict_on_error, verdict_on_result
 from resilient.core.gate import Withdrawn
+from resilient.core.history import status_of
 from resilient.errors import bare
 from resilient.events import AttemptFailed, AttemptReturned, AttemptStarted, CallEnded, Event
 from resilient.events.channel import log_listener_error
@@ -35,7 +36,6 @@ __all__ = [
     "observed",
     "observed_call",
     "recorded_call",
-    "status_of",
     "verdict_on_error",
     "verdict_on_result",
 ]
@@ -135,18 +135,6 @@ def attempt_returned(call: Call, context: PipelineContext, begin: float, result:
         lifecycle.follow(result, _EmitLater(call, context, event, lambda error: replace(event, failed=True), event))
     else:
         emit_event(call, context, event)
-
-
-def status_of(response: Any) -> int | None:
-    """Return the HTTP status of a response, by the attribute names of several clients; None: no status."""
-    for name in ("status_code", "status"):
-        try:
-            status = getattr(response, name, None)
-        except Exception:
-            continue  # a property that raises says nothing
-        if isinstance(status, int) and not isinstance(status, bool):
-            return int(status)
-    return None
 
 
 def attempt_failed(call: Call, context: PipelineContext, begin: float, error: BaseException) -> None:

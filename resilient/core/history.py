@@ -51,6 +51,7 @@ __all__ = [
     "recorders",
     "retries_ended",
     "status_of",
+    "status_of_outcome",
     "steps_of",
     "text_of",
     "timed_out",
@@ -111,7 +112,7 @@ _Outcome = tuple[type[BaseException] | None, int | None, str]
 def _outcome(error: BaseException | None, result: Any) -> _Outcome:
     """The class of an error, the status of the outcome, and the text of an error of this library."""
     if error is None:
-        return None, status_of(result), ""
+        return None, status_of_outcome(result), ""
     kind = type(error)
     try:
         if _is_plain(kind) and not error.__dict__:
@@ -119,7 +120,7 @@ def _outcome(error: BaseException | None, result: Any) -> _Outcome:
     except Exception:
         pass  # its `__dict__` raises
     error = bare(error) if issubclass(kind, Exception) else error  # type: ignore[arg-type]
-    return type(error), status_of(error), text_of(error)
+    return type(error), status_of_outcome(error), text_of(error)
 
 
 _plain: set[type] = set()
@@ -145,17 +146,27 @@ def _is_plain(kind: type[BaseException]) -> bool:
     return True
 
 
-def status_of(outcome: object) -> int | None:
-    """Return the HTTP status of a response, or of an error with a status or a response; None: it has none."""
-    try:
-        for source in (outcome, getattr(outcome, "response", None)):
-            for name in ("status_code", "status"):
-                status = getattr(source, name, None)
-                if type(status) is int:
-                    return status
-    except Exception:
-        pass  # a property that raises says nothing
+def status_of(response: object) -> int | None:
+    """Return the HTTP status of a response, by the attribute names of several clients; None: it has none."""
+    for name in ("status_code", "status"):
+        try:
+            status = getattr(response, name, None)
+        except Exception:
+            continue  # a property that raises says nothing
+        if isinstance(status, int) and not isinstance(status, bool):
+            return int(status)
     return None
+
+
+def status_of_outcome(outcome: object) -> int | None:
+    """Return the HTTP status of a response, or of an error with a status or a response; None: it has none."""
+    status = status_of(outcome)
+    if status is None:
+        try:
+            status = status_of(getattr(outcome, "response", None))
+        except Exception:
+            pass  # a property that raises says nothing
+    return status
 
 
 def text_of(error: BaseException) -> str:

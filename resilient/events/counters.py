@@ -26,8 +26,6 @@ from typing import NamedTuple
 from resilient._atomic import GIL, in_forked_child, members, module_lock
 from resilient.stats.durations import LONGEST, DurationHistogram
 
-_log = logging.getLogger("resilient")
-
 __all__ = [
     "MOST_NAMES",
     "OTHER",
@@ -40,6 +38,8 @@ __all__ = [
     "dropped_names",
     "record_durations",
 ]
+
+_log = logging.getLogger("resilient")
 
 UNNAMED = "unnamed"
 """The name of the series of all unnamed pipelines."""

@@ -1,6 +1,7 @@
 """Observation: listeners of events (`resilient.events`), which log, sum up or record them.
 
-event_text      text_of: an event as one line of text
+event_text      text_of, level_of: an event as one line of text, and its level
+bad_calls       bad_share: the calls that count as bad
 logging         log_events: lines of the standard log or of structlog, limited while a dependency is down
 health          HealthEndpoint, health: liveness and readiness for orchestrators
 live/           LiveView: the web page with the pipelines of this process, as an ASGI application
@@ -17,6 +18,7 @@ traced          the former path of trace_records
 evidence        the parts of an error that a trace keeps: its class's name, and the facts by which it is classified
 metrics         the table of metrics, and read: their values now, for exporters
 gauges          the gauges of policies, read from their snapshots
+trace_ids       the identifiers of the current OpenTelemetry span, for exemplars
 prometheus/     register: the metrics in a registry of prometheus-client; needs the extra `prometheus`
 opentelemetry/  metrics and spans of OpenTelemetry; needs the extra `otel`
 """

@@ -1,11 +1,14 @@
-"""An event as one line of text, for logs and reports: `users: CircuitBreaker: closed -> open: 5 failures in a row`."""
+"""An event as one line of text with a level, for logs and reports: `users: CircuitBreaker: closed -> open: 5 failures
+in a row`."""
 
 from __future__ import annotations
+
+import logging
 
 from resilient import events
 from resilient.events import Event
 
-__all__ = ["text_of"]
+__all__ = ["level_of", "text_of"]
 
 
 def text_of(event: Event) -> str:
@@ -64,6 +67,23 @@ def text_of(event: Event) -> str:
             what = type(event).__name__
     text = ": ".join(part for part in (event.pipeline, getattr(event, "policy", ""), what) if part)
     return text if text.isprintable() else _escaped(text)
+
+
+def level_of(event: Event) -> int:
+    """Return the level of an event, of the standard library's `logging`: what is a warning (the table is in
+    `resilient.observe.logging`)."""
+    match event:
+        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon() | events.LimitChanged():
+            return logging.DEBUG
+        case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
+            return logging.WARNING
+        case events.ChaosHalted():
+            return logging.WARNING
+        case events.CallRejected(shadow=False) | events.BudgetExhausted() | events.FellBack():
+            return logging.WARNING
+        case events.AbandonedEnded(error=BaseException()):
+            return logging.WARNING
+    return logging.INFO
 
 
 def _by(error: BaseException | None) -> str:

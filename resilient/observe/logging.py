@@ -51,7 +51,7 @@ from typing import Any, Protocol, cast
 from resilient import _validation, events
 from resilient._atomic import renew_in_forked_child
 from resilient.events import Event
-from resilient.observe.event_text import text_of
+from resilient.observe.event_text import level_of, text_of
 from resilient.pipeline import Pipeline
 
 __all__ = ["EventLog", "KeyValueLogger", "log_events", "text_of"]
@@ -142,7 +142,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         if isinstance(event, UNLOGGED):
             return
-        level = _level(event)
+        level = level_of(event)
         if not _is_enabled(self.logger, level):
             return
         limited = level > logging.DEBUG and not isinstance(event, events.ChaosHalted)
@@ -276,21 +276,6 @@ def _is_enabled(logger: Any, level: int) -> bool:
     kind = type(bound)  # some bound loggers have every method, and log the arguments
     asked = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None)
     return asked is None or bool(asked(bound, level))
-
-
-def _level(event: Event) -> int:
-    match event:
-        case events.AttemptStarted() | events.AttemptFailed() | events.HedgeWon() | events.LimitChanged():
-            return logging.DEBUG
-        case events.CircuitChanged(new="open" | "isolated") | events.GaveUp() | events.CallTimedOut():
-            return logging.WARNING
-        case events.ChaosHalted():
-            return logging.WARNING
-        case events.CallRejected(shadow=False) | events.BudgetExhausted() | events.FellBack():
-            return logging.WARNING
-        case events.AbandonedEnded(error=BaseException()):
-            return logging.WARNING
-    return logging.INFO
 
 
 TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {

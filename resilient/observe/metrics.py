@@ -32,10 +32,9 @@ from resilient.core.policy import Policy
 from resilient.events import channel, counters
 from resilient.observe.gauges import gauges_of
 from resilient.pipeline import Pipeline
-from resilient.stats.durations import SCALE, DurationHistogram
+from resilient.stats.durations import DurationHistogram
 
 __all__ = [
-    "SCALE",
     "TABLE",
     "Exemplar",
     "Histogram",

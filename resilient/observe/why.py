@@ -46,7 +46,7 @@ from resilient.core.call_key import key_of
 from resilient.core.callbacks import is_callback_error
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import guarded_frames
-from resilient.core.history import Recorded, Step, Steps, recorders, status_of, steps_of, text_of
+from resilient.core.history import Recorded, Step, Steps, recorders, status_of, status_of_outcome, steps_of, text_of
 from resilient.errors import CircuitOpen, Rejected, ResilientError, TimedOut, bare, is_group, leaves, reason_of
 from resilient.observe.call_report import as_json, report_of
 from resilient.observe.evidence import Evidence, evidence_of, qualified_name
@@ -350,7 +350,7 @@ def _report(call: Call, guard: _Guard, error: BaseException, *, judge: bool) -> 
         found.steps[0] = replace(first, seconds=max(0.0, first.at - guard.begin - first.queued))
     shown: Any = bare(error) if _is(error, Exception) else error  # type: ignore[arg-type]
     if not found.steps and not _is(shown, Rejected):
-        status = status_of(shown)
+        status = status_of_outcome(shown)
         seconds = getattr(call, "elapsed", None)
         found.steps = [Step("attempt", 0.0, call.attempt, seconds, call.waited, type(shown), status, text_of(shown))]
     key = key_of(call, context) if judge else getattr(error, "key", "")

@@ -10,12 +10,24 @@ over time would be wrong.)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import compress
 from math import log2
 
-__all__ = ["SCALE", "DurationHistogram", "index_of", "place_of"]
+__all__ = [
+    "BUCKETS_PER_OCTAVE",
+    "FROM",
+    "LONGEST",
+    "PER_OCTAVE",
+    "SHORTEST",
+    "DurationHistogram",
+    "index_of",
+    "middle_of",
+    "place_of",
+    "quantile",
+]
 
-SCALE = 32
+BUCKETS_PER_OCTAVE = 32
 """Buckets for each doubling of the duration."""
 
 SHORTEST = 2.0**-30
@@ -24,13 +36,13 @@ SHORTEST = 2.0**-30
 LONGEST = 2.0**20
 """Seconds (twelve days). Longer durations are in the last bucket."""
 
-PLACES = 50 * SCALE + 1
-LAST = 20 * SCALE
+PLACES = 50 * BUCKETS_PER_OCTAVE + 1
+LAST = 20 * BUCKETS_PER_OCTAVE
 """The place of the bucket that begins at 1 s, plus 1. Places count downwards, because `int(LAST - x)` rounds `x` up:
 the upper bound of a bucket belongs to it."""
 
-PER_OCTAVE, FROM = float(SCALE), float(LAST)
-"""The same as floats: arithmetic of a float and an int takes twice as long."""
+PER_OCTAVE, FROM = float(BUCKETS_PER_OCTAVE), float(LAST)
+"""`BUCKETS_PER_OCTAVE` and `LAST` as floats: arithmetic of a float and an int takes twice as long."""
 
 
 class DurationHistogram:
@@ -82,3 +94,20 @@ def place_of(seconds: float) -> int:
     if SHORTEST < seconds < LONGEST:
         return int(FROM - log2(seconds) * PER_OCTAVE)
     return PLACES - 1 if seconds < LONGEST else 0
+
+
+def middle_of(index: int) -> float:
+    """The middle of a bucket in seconds. No duration in it is more than 1.1% off."""
+    return float(2.0 ** ((index + 0.5) / BUCKETS_PER_OCTAVE))
+
+
+def quantile(buckets: Mapping[int, int], share: float) -> float:
+    """Return the seconds that this share of the durations in `buckets` (counts above 0, by index) does not exceed, with
+    an error of at most 1.1%. Raises `ValueError` if there are none."""
+    rank = share * sum(buckets.values())
+    seen = 0
+    for index in sorted(buckets):
+        seen += buckets[index]
+        if seen >= rank:
+            return middle_of(index)
+    raise ValueError("a quantile of no durations")

@@ -29,6 +29,7 @@ TEXT = """
 resilient_calls_total{{pipeline="users",ending="success",verdict="success"}} {success}
 resilient_calls_total{{pipeline="users",ending="failure",verdict="failure"}} {failure}
 resilient_calls_total{{pipeline="users",ending="cancelled",verdict="nothing"}} 5
+resilient_calls_total{{pipeline="users",ending="failure",verdict="nothing"}} {low}
 # TYPE resilient_call_duration_seconds histogram
 resilient_call_duration_seconds_bucket{{pipeline="users",ending="success",le="0.1"}} {low}
 resilient_call_duration_seconds_bucket{{pipeline="users",ending="success",le="0.2"}} {success}
@@ -61,16 +62,16 @@ python_info{{version="3"}} 1
 
 
 def test_rates_and_latencies_are_made_of_two_texts() -> None:
-    """Series of several instances are added; a cancelled call is neither good nor bad."""
+    """Series of several instances are added; a cancelled call and an ignored error are neither good nor bad."""
     metrics = MetricsText()
     first = metrics.reading(TEXT.format(success=100, failure=10, low=50), 1000.0).pipelines["users"]
-    assert (first.rate, first.calls, first.in_flight, first.mode) == (None, 115, 7, "off")
+    assert (first.rate, first.calls, first.in_flight, first.mode) == (None, 165, 7, "off")
     assert first.circuits == {"open": 1}
     assert first.permits == [Permits("Bulkhead", 2, 50, 1)]
     assert first.tokens == 6
     assert first.rate_limits == {"RateLimit": 4}
     state = metrics.reading(TEXT.format(success=180, failure=30, low=110), 1010.0).pipelines["users"]
-    assert (state.rate, state.bad, state.retry_rate) == (10.0, 0.2, 2.0)
+    assert (state.rate, state.bad, state.retry_rate) == (16.0, 0.2, 2.0)
     assert state.p50 == pytest.approx(0.1 * 40 / 60)
     assert state.p99 == pytest.approx(0.1 + 0.1 * (79.2 - 60) / 20)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from resilient import CircuitOpen, TimedOut
 from resilient.core import history
 from resilient.core.call import Call, new_call
-from resilient.core.history import FIRST, LAST, MOST, Steps, status_of, steps_of, text_of
+from resilient.core.history import FIRST, LAST, MOST, Steps, status_of_outcome, steps_of, text_of
 from resilient.errors import Opening
 from resilient.runtime.threads import THREADS
 
@@ -160,6 +161,7 @@ class Answer:
     [
         (Answer(status_code=503), 503),
         (Answer(status=429), 429),
+        (Answer(status_code=HTTPStatus.BAD_GATEWAY), 502),
         (Answer(response=Answer(status_code=500)), 500),
         (Answer(response=Answer(status=502)), 502),
         (Answer(status="503"), None),
@@ -170,7 +172,7 @@ class Answer:
 )
 def test_status_is_read_as_clients_name_it(outcome: object, status: int | None) -> None:
     """A value that is no number is no status."""
-    assert status_of(outcome) == status
+    assert status_of_outcome(outcome) == status
 
 
 def test_text_is_that_of_our_errors_only() -> None:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from resilient import Bulkhead, CircuitBreaker, CircuitOpen, Fallback, Pipeline, registry
-from resilient.events import CircuitChanged, channel
+from resilient.events import CircuitChanged, Event, channel
 from resilient.observe.live import LiveView, apply
 from resilient.observe.live.feed import split
-from resilient.observe.live.lines import EventLines
+from resilient.observe.live.lines import KINDS, EventLines
 from tests.observe.live_client import Stream, request, stream
+from tests.observe.log_records import LINES
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,15 @@ def test_lines_are_bounded() -> None:
     assert [each["count"] for each in taken] == [1] * 100 + [400]
     assert lines.take() == []
     assert not lines.urgent
+
+
+@pytest.mark.parametrize(("event", "line"), [each for each in LINES if isinstance(each[0], KINDS)])
+def test_line_is_a_warning_where_the_log_has_one(event: Event, line: str) -> None:
+    """An event has one level, wherever it is shown."""
+    lines = EventLines()
+    lines(event)
+    (taken,) = lines.take()
+    assert taken["level"] == ("warning" if line.startswith("WARNING") else "info")
 
 
 async def test_many_pipelines_come_in_several_messages() -> None:
@@ -324,7 +334,7 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
 FORKS = """
 import asyncio, os
 from resilient import CircuitBreaker, Pipeline
-from resilient.events import CircuitChanged, channel
+from resilient.events import CircuitChanged, Event, channel
 from resilient.observe.live import LiveView
 from tests.observe.live_client import stream
 

@@ -158,15 +158,23 @@ async def test_unknown_pipelines_and_policies_are_named_in_the_answer(query: str
 
 
 def test_figures_are_differences_of_two_moments() -> None:
-    """Cancelled calls are neither good nor bad; quantiles are of the calls in between."""
-    before = Counts({"success": 100, "failure": 10}, {-32: 110})
-    now = Counts({"success": 190, "failure": 15, "timeout": 2, "rejected": 3, "cancelled": 5}, {-32: 208, 31: 2})
+    """Cancelled calls and ignored errors are neither good nor bad; quantiles are of the calls in between."""
+    before = Counts({("success", "success"): 100, ("failure", "failure"): 10}, {-32: 110})
+    calls = {
+        ("success", "success"): 190,
+        ("failure", "failure"): 14,
+        ("failure", "nothing"): 1,
+        ("timeout", "failure"): 3,
+        ("rejected", "nothing"): 3,
+        ("cancelled", "nothing"): 5,
+    }
+    now = Counts(calls, {-32: 208, 31: 2})
     found = figures(before, now, 2.0)
     assert found == {
-        "calls": 215,
-        "failures": 17,
+        "calls": 216,
+        "failures": 18,
         "rejected": 3,
-        "rate": 52.5,
+        "rate": 53.0,
         "bad": 0.1,
         "p50": pytest.approx(0.5, rel=0.022),
         "p99": pytest.approx(2.0, rel=0.022),
@@ -175,6 +183,6 @@ def test_figures_are_differences_of_two_moments() -> None:
 
 def test_figures_without_calls_have_no_shares() -> None:
     """And without an earlier moment no rate."""
-    counts = Counts({"success": 3})
+    counts = Counts({("success", "success"): 3})
     assert figures(counts, counts, 1.0) == {"calls": 3, "failures": 0, "rejected": 0, "rate": 0.0}
     assert figures(None, counts, 1.0) == {"calls": 3, "failures": 0, "rejected": 0}

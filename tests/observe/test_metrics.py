@@ -38,7 +38,7 @@ from resilient.events import counters
 from resilient.faults import Errors
 from resilient.observe import metrics
 from resilient.observe.metrics import TABLE, Exemplar, Histogram, prometheus_name, read, record_durations
-from resilient.stats.durations import SCALE, DurationHistogram
+from resilient.stats.durations import BUCKETS_PER_OCTAVE, DurationHistogram
 from resilient.testing import run
 
 
@@ -407,7 +407,7 @@ def test_bucket_of_a_duration_contains_it(seconds: float) -> None:
     histogram = DurationHistogram()
     histogram.record(seconds)
     (index,) = histogram.state()[0]
-    low, high = 2 ** (index / SCALE), 2 ** ((index + 1) / SCALE)
+    low, high = 2 ** (index / BUCKETS_PER_OCTAVE), 2 ** ((index + 1) / BUCKETS_PER_OCTAVE)
     assert low < seconds <= high * (1 + 1e-12)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.observe.metrics import Exemplar, Histogram
-from resilient.observe.opentelemetry.buckets import added, dense, difference, explicit, quantile
+from resilient.observe.opentelemetry.buckets import added, dense, difference, explicit
 
 BUCKETS = st.dictionaries(st.integers(-700, 400), st.integers(1, 1000), max_size=20)
 
@@ -79,23 +78,6 @@ def test_classic_buckets_have_every_duration_once(buckets: dict[int, int]) -> No
     for place, boundary in enumerate(boundaries):
         assert sum(counts[: place + 1]) <= sum(n for i, n in buckets.items() if bounds(i, 5)[0] < boundary)
         assert sum(counts[: place + 1]) >= sum(n for i, n in buckets.items() if bounds(i, 5)[1] <= boundary)
-
-
-@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99, 1.0]))
-def test_quantile_is_within_its_error(durations: list[float], share: float) -> None:
-    """The quantile of the buckets is at most 1.1% beside that of the durations themselves."""
-    buckets: dict[int, int] = {}
-    for seconds in durations:
-        index = math.floor(math.log2(seconds) * 32)
-        buckets[index] = buckets.get(index, 0) + 1
-    exact = sorted(durations)[math.ceil(share * len(durations)) - 1]
-    assert quantile(buckets, share) == pytest.approx(exact, rel=0.0111)
-
-
-def test_quantile_of_no_durations_is_refused() -> None:
-    """There is no number that would be right."""
-    with pytest.raises(ValueError, match="no durations"):
-        quantile({}, 0.5)
 
 
 def test_sum_of_histograms_keeps_the_latest_exemplar_of_a_bucket() -> None:

@@ -54,8 +54,8 @@ def values(metric: Any, pipeline: str) -> dict[tuple[str, ...], Any]:
 
 
 def numbers(metric: Any, pipeline: str) -> dict[tuple[str, ...], float]:
-    """Return the values of one pipeline by its other attributes."""
-    return {key: point.value for key, point in values(metric, pipeline).items()}
+    """Return the values of one pipeline by its other attributes, without zeros."""
+    return {key: point.value for key, point in values(metric, pipeline).items() if point.value}
 
 
 class Dependency:
@@ -117,7 +117,7 @@ async def test_calls_arrive_over_otlp(name: str) -> None:
         attributes = [({each.key: each.value.string_value for each in point.attributes}, point) for point in points]
         return [(each, point) for each, point in attributes if each.get("resilient.pipeline.name") == name]
 
-    ((_, calls),) = of_pipeline(metrics["resilient.calls"].sum.data_points)
+    (calls,) = (point for _, point in of_pipeline(metrics["resilient.calls"].sum.data_points) if point.as_int)
     ((_, durations),) = of_pipeline(metrics["resilient.call.duration"].exponential_histogram.data_points)
     states = of_pipeline(metrics["resilient.circuit.state"].sum.data_points)
     ((_, permits),) = of_pipeline(metrics["resilient.permits.limit"].sum.data_points)
@@ -232,8 +232,8 @@ def call(times):
     for _ in range(times):
         guarded()
     found = collected(reader)
-    (calls,), (durations,) = (found[f"resilient.{name}"].data.data_points for name in ("calls", "call.duration"))
-    return [calls.value, durations.count]
+    (durations,) = found["resilient.call.duration"].data.data_points
+    return [sum(point.value for point in found["resilient.calls"].data.data_points), durations.count]
 
 before = call(5)
 receive, send = os.pipe()
@@ -271,8 +271,7 @@ def export():
     return reader, export_metrics(provider)
 
 def calls(reader):
-    (point,) = collected(reader)["resilient.calls"].data.data_points
-    return point.value
+    return sum(point.value for point in collected(reader)["resilient.calls"].data.data_points)
 
 guarded = Pipeline(Bulkhead(5), name="users")(lambda: None)
 reader, stop = export()

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient._validation import legible
-from resilient.cli.watch.reading import Permits, PipelineState, Reading, SourceError, bad_share, printable
+from resilient.cli.watch.reading import Permits, PipelineState, Reading, SourceError, printable
+from resilient.observe.bad_calls import bad_share
 
 __all__ = ["MetricsText", "Totals", "totals_of"]
 
@@ -30,12 +31,12 @@ class Totals:
     """What the text says about one pipeline: counters, and gauges by policy.
 
     Attributes:
-        endings: calls by ending. buckets: calls by the upper bound of their bucket in seconds, cumulative.
+        calls: by ending and verdict. buckets: calls by the upper bound of their bucket in seconds, cumulative.
         retries, hedges: whole numbers so far; None: no such series.
     """
 
     modes: Counts = field(default_factory=_counts)
-    endings: Counts = field(default_factory=_counts)
+    calls: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     buckets: defaultdict[float, float] = field(default_factory=lambda: defaultdict(float))
     circuits: Counts = field(default_factory=_counts)
     in_flight: float | None = None
@@ -81,7 +82,7 @@ def _add(found: dict[str, Totals], samples: Iterable[Any]) -> None:
         policy = labels.get("policy", "")
         match sample.name:
             case "resilient_calls_total":
-                totals.endings[labels.get("ending", "")] += value
+                totals.calls[labels.get("ending", ""), labels.get("verdict", "")] += value
             case "resilient_call_duration_seconds_bucket":
                 totals.buckets[float(labels.get("le", "inf"))] += value
             case "resilient_calls_in_flight":
@@ -129,7 +130,7 @@ def _state(now: Totals, before: Totals | None, seconds: float) -> PipelineState:
     found = PipelineState(
         mode=next((mode for mode in ("off", "once", "instant") if now.modes.get(mode)), "on"),
         in_flight=_whole(now.in_flight),
-        calls=int(sum(now.endings.values())),
+        calls=int(sum(now.calls.values())),
         retries=_whole(now.retries),
         hedges=_whole(now.hedges),
         circuits={legible(state): int(count) for state, count in now.circuits.items() if count},
@@ -142,7 +143,7 @@ def _state(now: Totals, before: Totals | None, seconds: float) -> PipelineState:
     )
     if before is None:
         return found
-    new = {ending: max(0.0, count - before.endings.get(ending, 0)) for ending, count in now.endings.items()}
+    new = {kind: max(0.0, count - before.calls.get(kind, 0)) for kind, count in now.calls.items()}
     found.rate = sum(new.values()) / seconds
     found.bad = bad_share(new)
     found.p50, found.p99 = (_quantile(before.buckets, now.buckets, share) for share in (0.5, 0.99))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Line", "Permits", "PipelineState", "Reading", "SourceError", "bad_share", "number", "printable"]
+__all__ = ["Line", "Permits", "PipelineState", "Reading", "SourceError", "number", "printable"]
 
 
 class SourceError(Exception):
@@ -130,14 +130,3 @@ def printable(text: str) -> str:
     line = " ".join(text[: 4 * LONGEST].split())
     safe = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
     return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 3]}..."
-
-
-def bad_share(endings: Mapping[str, float]) -> float | None:
-    """Return the share of calls that failed, timed out or were rejected, among those that were not cancelled; None if
-    there are none."""
-    judged = sum(count for ending, count in endings.items() if ending != "cancelled")
-    return _sum(endings, ("failure", "timeout", "rejected")) / judged if judged > 0 else None
-
-
-def _sum(counts: Mapping[str, float], names: Iterable[str]) -> float:
-    return sum(counts.get(name, 0) for name in names)

@@ -51,7 +51,8 @@ a value is left out: no value is null.
 
 `now` is the snapshot of the policy, as it is. `gates` has at most 50 keys: those whose circuits are not closed first,
 then in the order of their names; `states` counts the circuits of all keys. `p50` and `p99` are latencies of calls that
-were neither refused nor cancelled. `figures` without `rate`, `bad`, `p50` and `p99` is of a state that was read while
+were neither refused nor cancelled. `bad` is the share of bad calls as the alerts count them
+(`resilient.observe.bad_calls`). `figures` without `rate`, `bad`, `p50` and `p99` is of a state that was read while
 no stream was open, or of a second without calls.
 
 **The stream** has three kinds of messages. Its `data` is JSON in one line.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from resilient.events import counters
-from resilient.stats.durations import SCALE
+from resilient.observe.bad_calls import bad_share
+from resilient.stats.durations import quantile
 
 __all__ = ["Counts", "figures", "read_counts"]
-
-BAD = ("failure", "timeout", "rejected")
-"""Endings that count as bad. A call that was cancelled is neither good nor bad."""
 
 TIMED = ("success", "failure", "timeout")
 """Endings whose durations are latencies. A refusal takes no time, and would hide those of the other calls."""
@@ -20,9 +17,9 @@ TIMED = ("success", "failure", "timeout")
 
 @dataclass(slots=True)
 class Counts:
-    """The calls of one pipeline until a moment: by ending, and in how many buckets of durations."""
+    """The calls of one pipeline until a moment: by ending and verdict, and by the bucket of their duration."""
 
-    endings: dict[str, int] = field(default_factory=dict)
+    calls: dict[tuple[str, str], int] = field(default_factory=dict)
     buckets: dict[int, int] = field(default_factory=dict)
 
 
@@ -33,7 +30,8 @@ def read_counts() -> dict[str, Counts]:
         counts = found[each.name] = Counts()
         for (metric, *labels), count in each.totals().items():
             if metric == "calls":
-                counts.endings[labels[0]] = counts.endings.get(labels[0], 0) + count
+                ending, verdict = labels
+                counts.calls[ending, verdict] = count
         for ending, histogram in each.call_durations.copy().items():
             for bucket, count in histogram.buckets.items() if ending in TIMED else ():
                 counts.buckets[bucket] = counts.buckets.get(bucket, 0) + count
@@ -48,41 +46,27 @@ def figures(before: Counts | None, now: Counts, seconds: float) -> dict[str, Any
         now: the counts at this moment.
         seconds: between the two.
     """
-    failures = now.endings.get("failure", 0) + now.endings.get("timeout", 0)
     found: dict[str, Any] = {
-        "calls": sum(now.endings.values()),
-        "failures": failures,
-        "rejected": now.endings.get("rejected", 0),
+        "calls": sum(now.calls.values()),
+        "failures": _ended(now, "failure", "timeout"),
+        "rejected": _ended(now, "rejected"),
     }
     if before is None or seconds <= 0:
         return found
-    new = {ending: max(0, count - before.endings.get(ending, 0)) for ending, count in now.endings.items()}
-    ended = sum(new.values())
-    found["rate"] = _short(ended / seconds)
-    judged = ended - new.get("cancelled", 0)
-    if judged:
-        found["bad"] = _short(sum(new.get(ending, 0) for ending in BAD) / judged)
-    buckets = {at: count - before.buckets.get(at, 0) for at, count in now.buckets.items()}
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        seconds_of = _quantile(buckets, share)
-        if seconds_of is not None:
-            found[name] = seconds_of
+    new = {kind: max(0, count - before.calls.get(kind, 0)) for kind, count in now.calls.items()}
+    found["rate"] = _short(sum(new.values()) / seconds)
+    bad = bad_share(new)
+    if bad is not None:
+        found["bad"] = _short(bad)
+    buckets = {at: more for at, count in now.buckets.items() if (more := count - before.buckets.get(at, 0)) > 0}
+    if buckets:
+        found |= {"p50": _short(quantile(buckets, 0.5)), "p99": _short(quantile(buckets, 0.99))}
     return found
 
 
-def _quantile(buckets: Mapping[int, int], share: float) -> float | None:
-    """Return the duration that this share of calls did not exceed, in seconds; None without calls."""
-    left = share * sum(count for count in buckets.values() if count > 0)
-    if not left:
-        return None
-    found = 0
-    for at in sorted(buckets):
-        if buckets[at] <= 0:
-            continue
-        found, left = at, left - buckets[at]
-        if left <= 0:
-            break
-    return _short(2.0 ** ((found + 0.5) / SCALE))
+def _ended(counts: Counts, *endings: str) -> int:
+    """The number of calls with these endings."""
+    return sum(count for (ending, _), count in counts.calls.items() if ending in endings)
 
 
 def _short(value: float) -> float:

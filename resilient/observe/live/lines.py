@@ -7,13 +7,14 @@ by one.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
 
 from resilient import events
 from resilient.events import Event
-from resilient.observe.event_text import text_of
+from resilient.observe.event_text import level_of, text_of
 
 __all__ = ["KINDS", "EventLines"]
 
@@ -35,8 +36,6 @@ KINDS = (
 
 URGENT = (events.CircuitChanged, events.ChaosHalted)
 """Kinds that are lines one by one, and that the page shows at once."""
-
-WARNINGS = (events.CallRejected, events.CallTimedOut, events.GaveUp, events.BudgetExhausted, events.ChaosHalted)
 
 MOST = 100
 """The most lines between two readings. Further events are only counted, in a line of their own."""
@@ -97,11 +96,5 @@ def _line(event: Event, at: float, count: int) -> dict[str, Any]:
     except Exception as error:  # raised by a kind of event, or by an error's class, that is the user's
         text = f"{type(event).__name__}, whose text could not be made: {type(error).__name__}"
     text = text.removeprefix(f"{event.pipeline}: ").removeprefix(f"{policy}: ")
-    level = "warning" if _is_warning(event) else "info"
+    level = "warning" if level_of(event) >= logging.WARNING else "info"
     return _fields(at, event.pipeline, policy, type(event).__name__, level, text, count)
-
-
-def _is_warning(event: Event) -> bool:
-    if isinstance(event, events.CircuitChanged):
-        return event.new in ("open", "isolated")
-    return isinstance(event, WARNINGS) and not getattr(event, "shadow", False)

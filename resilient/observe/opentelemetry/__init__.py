@@ -6,6 +6,7 @@ Only `opentelemetry-api` is needed. The SDK, with readers and exporters, is the 
 OpenTelemetry. This package is imported only by name: `import resilient` does not load OpenTelemetry.
 
 attributes      the attribute keys, the same on metrics and on spans
+library         the name and the version of this library
 metrics         export_metrics: the figures of all pipelines as metrics
 observations    what the instruments observe, from one reading for each collection
 readers         the readers of the SDK, which get durations as histograms
@@ -21,7 +22,9 @@ from __future__ import annotations
 
 try:
     import opentelemetry.metrics  # noqa: F401  # for the message below
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if not (error.name or "").startswith("opentelemetry"):
+        raise
     raise ImportError(
         'resilient.observe.opentelemetry needs OpenTelemetry: pip install "resilient-middleware[otel]"'
     ) from error

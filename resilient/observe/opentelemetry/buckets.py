@@ -1,4 +1,4 @@
-"""Arithmetic on histograms of durations: differences, sums, quantiles, and other buckets. It needs no OpenTelemetry.
+"""Arithmetic on histograms of durations: differences, sums, and other buckets. It needs no OpenTelemetry.
 
 The buckets of `resilient.observe.metrics.Histogram` are those of an exponential histogram of scale 5: index i covers
 the seconds in (2**(i/32), 2**((i+1)/32)], which is 2.2% wide. A scale that is lower by 1 joins neighbours in pairs, so
@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from resilient.observe.metrics import Exemplar, Histogram
+from resilient.stats.durations import BUCKETS_PER_OCTAVE, middle_of
 
-__all__ = ["SCALE", "added", "dense", "difference", "explicit", "quantile"]
+__all__ = ["SCALE", "added", "dense", "difference", "explicit"]
 
-SCALE = 5
+SCALE = BUCKETS_PER_OCTAVE.bit_length() - 1
+"""The scale of these buckets, as OpenTelemetry counts it: 2**SCALE for each doubling of the duration."""
 
 
 def difference(now: Histogram, before: Histogram) -> Histogram:
@@ -68,21 +70,5 @@ def explicit(buckets: Mapping[int, int], boundaries: Sequence[float]) -> list[in
     above all. A bucket that a boundary divides counts where its middle is: an error of at most 1.1% in the boundary."""
     counts = [0] * (len(boundaries) + 1)
     for index, count in buckets.items():
-        counts[bisect_left(boundaries, _middle(index))] += count
+        counts[bisect_left(boundaries, middle_of(index))] += count
     return counts
-
-
-def quantile(buckets: Mapping[int, int], share: float) -> float:
-    """Return the seconds that this share of the durations does not exceed, with an error of at most 1.1%. There must be
-    a duration."""
-    rank = share * sum(buckets.values())
-    seen = 0
-    for index in sorted(buckets):
-        seen += buckets[index]
-        if seen >= rank:
-            return _middle(index)
-    raise ValueError("a quantile of no durations")
-
-
-def _middle(index: int) -> float:
-    return float(2 ** ((index + 0.5) / 2**SCALE))

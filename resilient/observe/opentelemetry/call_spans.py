@@ -16,8 +16,8 @@ from opentelemetry.trace import Link, Span, SpanContext, StatusCode
 from resilient._atomic import module_lock
 from resilient.core.call import Call, Fork
 from resilient.core.context import PipelineContext
-from resilient.core.emit import status_of
 from resilient.core.gate import NEARLY, Withdrawn
+from resilient.core.history import status_of
 from resilient.errors import TimedOut
 from resilient.events.records import CallEnding, VerdictKind
 from resilient.observe.opentelemetry.attributes import attribute

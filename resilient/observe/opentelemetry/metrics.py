@@ -31,26 +31,26 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
-from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, NoOpMeter, Observation, get_meter_provider
 
 from resilient import _validation
 from resilient._atomic import module_lock
 from resilient.observe.metrics import TABLE, Metric
 from resilient.observe.opentelemetry.attributes import attribute
+from resilient.observe.opentelemetry.library import NAME, release
 from resilient.observe.opentelemetry.observations import Collected, Export
+from resilient.observe.trace_ids import trace_ids
 
 if TYPE_CHECKING:
     from resilient.observe.opentelemetry.readers import Hooks
 
 __all__ = ["METER", "export_metrics"]
 
-METER = "resilient"
+METER = NAME
 """The name of the meter, for views."""
 
 DURATIONS: dict[str | None, tuple[str, ...]] = {
@@ -106,7 +106,7 @@ def export_metrics(
         attach = partial(_attach, weakref.ref(instruments))
         export = Export(keys, DURATIONS[durations], attribute if namespaced else str, attach)
         if durations is not None and instruments.enabled:
-            export.record(durations == "attempts", _current_span if exemplars else None, slow)
+            export.record(durations == "attempts", trace_ids() if exemplars else None, slow)
         instruments.begin(export)
         return partial(instruments.stop, export)
 
@@ -147,20 +147,6 @@ def _attach(instruments: weakref.ref[_Instruments]) -> None:
         found.attach()
 
 
-def _current_span() -> Mapping[str, str] | None:
-    span = trace.get_current_span().get_span_context()
-    if not (span.is_valid and span.trace_flags.sampled):
-        return None
-    return {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
-
-
-def _version() -> str:
-    try:
-        return version("resilient-middleware")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return ""
-
-
 class _Instruments:
     """The instruments on one provider. They are made once, because OpenTelemetry can neither remove an instrument nor
     give it other callbacks. While nothing is exported they observe nothing.
@@ -177,7 +163,7 @@ class _Instruments:
         self._provider = weakref.ref(provider)
         self._hooks: Hooks | None = None
         self._known = False
-        meter = provider.get_meter(METER, _version())
+        meter = provider.get_meter(METER, release())
         self.enabled = type(meter) is not NoOpMeter
         for metric in TABLE:
             if metric.kind != "histogram":
@@ -198,7 +184,7 @@ class _Instruments:
             if provider is not None and "opentelemetry.sdk.metrics" in sys.modules:  # else it is not the SDK's
                 from resilient.observe.opentelemetry.readers import hooks
 
-                self._hooks = hooks(provider, provider.get_meter(METER, _version()), self._durations)
+                self._hooks = hooks(provider, provider.get_meter(METER, release()), self._durations)
 
     def begin(self, export: Export) -> None:
         """Begin an export, which ends with these instruments at the latest: then no reader is left to collect them."""

@@ -12,7 +12,8 @@ from opentelemetry.metrics import Observation
 from resilient._atomic import renew_in_forked_child
 from resilient.observe import metrics as figures
 from resilient.observe.metrics import Histogram, Metric, Series
-from resilient.observe.opentelemetry.buckets import difference, quantile
+from resilient.observe.opentelemetry.buckets import difference
+from resilient.stats.durations import quantile
 
 __all__ = ["QUANTILES", "Collected", "Durations", "Export"]
 

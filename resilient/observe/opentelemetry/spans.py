@@ -41,7 +41,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from opentelemetry import trace
@@ -55,6 +54,7 @@ from resilient.core.surround import Part, Scope, ScopedSurround
 from resilient.events import Event
 from resilient.observe.opentelemetry.attributes import attribute
 from resilient.observe.opentelemetry.call_spans import AttemptSpan, CallSpan, timed_out
+from resilient.observe.opentelemetry.library import NAME, release
 from resilient.observe.opentelemetry.span_events import NAMES, attributes_of, type_name
 from resilient.pipeline import Pipeline
 
@@ -100,11 +100,7 @@ class Tracing(ScopedSurround):
     """
 
     def __init__(self, tracer_provider: TracerProvider | None, *, messages: bool) -> None:
-        try:
-            release = version("resilient-middleware")
-        except PackageNotFoundError:  # run from its sources
-            release = ""
-        self._tracer = trace.get_tracer("resilient", release, tracer_provider)
+        self._tracer = trace.get_tracer(NAME, release(), tracer_provider)
         self._has_logged = False
         self.messages = messages
 

@@ -15,10 +15,9 @@ from prometheus_client.utils import floatToGoString
 
 from resilient._validation import seconds
 from resilient.observe.metrics import Histogram
+from resilient.stats.durations import BUCKETS_PER_OCTAVE
 
 __all__ = ["DEFAULT_BOUNDS", "Buckets"]
-
-PER_OCTAVE = 32
 
 DEFAULT_BOUNDS = tuple(2.0**power for power in range(-10, 7))
 """Seconds: 17 bounds, from 0.0009765625 to 64."""
@@ -81,10 +80,10 @@ def _checked(bounds: Iterable[float]) -> list[float]:
 
 
 def _edge(bound: float) -> int:
-    return math.ceil(math.log2(bound) * PER_OCTAVE - NEAR)
+    return math.ceil(math.log2(bound) * BUCKETS_PER_OCTAVE - NEAR)
 
 
 def _text(edge: int) -> str:
-    power, rest = divmod(edge, PER_OCTAVE)
-    bound = 2.0**power if rest == 0 else float(f"{2.0 ** (edge / PER_OCTAVE):.6g}")
+    power, rest = divmod(edge, BUCKETS_PER_OCTAVE)
+    bound = 2.0**power if rest == 0 else float(f"{2.0 ** (edge / BUCKETS_PER_OCTAVE):.6g}")
     return str(floatToGoString(bound))  # type: ignore[no-untyped-call]  # as the client writes bounds of its own

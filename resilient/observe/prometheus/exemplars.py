@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from resilient._validation import callback
 from resilient.observe.prometheus.internal_errors import InternalErrors
+from resilient.observe.trace_ids import trace_ids
 
 __all__ = ["LIMIT", "Labels", "are_allowed", "exemplar_labels"]
 
@@ -30,25 +29,9 @@ def exemplar_labels(wanted: bool | Labels, errors: InternalErrors) -> Labels | N
         errors: counts and logs what the function raises, and labels that OpenMetrics does not allow.
     """
     if isinstance(wanted, bool):
-        labels = _span_labels() if wanted else None
+        labels = trace_ids() if wanted else None
         return labels if labels is None else _guarded(labels, errors)
     return _guarded(callback("exemplars", wanted), errors)
-
-
-def _span_labels() -> Labels | None:
-    """Return a function that names the current span, or None if OpenTelemetry's API is not installed."""
-    try:
-        trace: Any = importlib.import_module("opentelemetry.trace")
-    except ImportError:
-        return None
-
-    def current_span() -> dict[str, str] | None:
-        context = trace.get_current_span().get_span_context()
-        if not (context.is_valid and context.trace_flags.sampled):  # no backend has what is not sampled
-            return None
-        return {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
-
-    return current_span
 
 
 def _guarded(labels: Labels, errors: InternalErrors) -> Labels:
