@@ -16,8 +16,16 @@ from resilient.lab.files import write
 __all__ = ["dashboards"]
 
 
+def _directory(given: str | Path) -> Path:
+    if not str(given).strip():  # a variable of the shell that is not set
+        refuse(f"--out must name a directory, got {str(given)!r}; the current one is .")
+    return Path(given)
+
+
 def dashboards(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory of the files; made if it is not there.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory of the files; made if it is not there.", parser=_directory)
+    ],
     objective: Annotated[
         list[str] | None,
         typer.Option(

@@ -118,6 +118,18 @@ def test_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_empty_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of a shell's variable which is not set, and not the current one."""
+    monkeypatch.chdir(tmp_path)
+    done = dashboards("--out", "")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "resilient: --out must name a directory, got ''; the current one is .\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert dashboards("--out", ".").exit_code == 0
+
+
 def test_out_is_needed() -> None:
     """There is no default: files in the wrong place are easily missed."""
     assert dashboards().exit_code == 2

@@ -92,7 +92,9 @@ def test_address_is_completed_and_shown_without_its_password(text: str, url: str
     assert (address.url, address.shown, address.is_local) == (url, shown, is_local)
 
 
-@pytest.mark.parametrize("text", ["", "ftp://a", "http://", "http://a:port", "http://[::1", "http://a:99999"])
+@pytest.mark.parametrize(
+    "text", ["", "ftp://a", "http://", "http://a:port", "http://[::1", "http://a:99999", "http://xn--/", "http://a\x7f"]
+)
 def test_text_that_is_no_address_is_refused(text: str) -> None:
     """The message has the text, and an example."""
     with pytest.raises(ValueError, match="URL must be the address of a live page or of metrics"):

@@ -75,7 +75,7 @@ def test_promtool_accepts_the_rules_of_all_options(promtool: str, tmp_path: Path
     """Names of pipelines may have any characters; times may be short."""
     options = DashboardOptions(
         objective=99,
-        objectives={'a "b" \\ {{c}}': 95, "d": 50},
+        objectives={'a "b" \\ {{c}}': 95, "two\nlines: x": 97, "d": 50},
         by=("namespace", "job"),
         runbook_url="https://wiki/r",
         time_scale=1 / 2400,

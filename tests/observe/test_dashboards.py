@@ -161,6 +161,8 @@ def test_metric_or_label_that_the_table_lacks_is_refused() -> None:
     ("options", "message"),
     [
         ({"objective": 100}, "objective must be a percentage above 0 and below 100, got 100"),
+        ({"objective": 99.9999999999999}, "objective must be a percentage above 0 and below 100, got 99.99999"),
+        ({"by": ("__name__",)}, "by must be names of labels that scrapes add, such as job, got '__name__'"),
         ({"objective": 0}, "objective must be a percentage above 0 and below 100, got 0"),
         ({"objective": "99"}, "objective must be a finite number >= 0, got '99': write 99, without quotes"),
         ({"objectives": {"a": 100}}, "objective of 'a' must be a percentage above 0 and below 100, got 100"),

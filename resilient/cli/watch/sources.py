@@ -43,7 +43,8 @@ class Address:
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
-        except ValueError as error:
+            _ = httpx.URL(url).host  # raises for a host that has no form in a request
+        except (ValueError, httpx.InvalidURL) as error:
             raise ValueError(f"URL must be the address of a live page or of metrics, got {text!r}: {error}") from None
         if parts.scheme not in ("http", "https") or not host:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from resilient import _validation
 from resilient.observe.dashboards.dependency import dependency
 from resilient.observe.dashboards.error_budget import error_budget
 from resilient.observe.dashboards.options import DashboardOptions
@@ -30,7 +31,7 @@ def dashboard_files(options: DashboardOptions | None = None) -> dict[str, str]:
     options = options or DashboardOptions()
     groups = rule_groups(options)
     kept = ", ".join(options.by)
-    objectives = "".join(f", {each:g}% of {name}" for name, each in options.objectives.items())
+    objectives = "".join(f", {each:g}% of {_validation.legible(name)}" for name, each in options.objectives.items())
     made = (
         f"Made by `resilient dashboards`: objective {options.objective:g}%{objectives}; budget {options.budget:g};"
         f" by {kept}."

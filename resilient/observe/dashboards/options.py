@@ -12,7 +12,7 @@ from resilient.observe.dashboards.expressions import OWN_LABELS
 
 __all__ = ["DashboardOptions", "budget_of"]
 
-LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 TAKEN = OWN_LABELS | {"key", "instance", "le", "alertname", "alertstate", "severity"}
 
 
@@ -76,5 +76,6 @@ def budget_of(objective: float) -> float:
 
 
 def _check_objective(argument: str, objective: object) -> None:
-    if not 0 < _validation.amount(argument, objective) < 100:
+    percentage = _validation.amount(argument, objective)
+    if not 0 < percentage < 100 or not budget_of(percentage):
         raise ValueError(f"{argument} must be a percentage above 0 and below 100, got {objective!r}")
