@@ -8,6 +8,7 @@ live/           LiveView: the web page with the pipelines of this process, as an
 dashboards/     dashboard_files: dashboards for Grafana, and rules for Prometheus
 why             why: the reason for which a call ended as it did; recording: the same for results
 call_report     the report of one call as plain data
+call_steps      the steps of a call, from its history
 timeline        the same data as a text for people
 shadow          report_shadows: the actions that policies in shadow mode would have taken
 trace           record_trace: the calls and attempts of pipelines, written to a file

@@ -33,7 +33,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from resilient.core.history import Recorded, Step, Steps, steps_of
+from resilient.core.history import Recorded
+from resilient.observe.call_steps import Step, Steps, steps_of
 from resilient.observe.evidence import qualified_name
 
 __all__ = ["as_json", "report_of"]

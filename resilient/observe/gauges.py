@@ -13,7 +13,8 @@ from typing import Any
 from resilient import _validation
 from resilient._atomic import module_lock
 from resilient.core.policy import Policy
-from resilient.policies.keyed import Keyed
+from resilient.policies.breaker.circuit import CLOSED, HALF_OPEN, ISOLATED, OPEN
+from resilient.policies.keyed import Keyed, table_of
 from resilient.policies.keyed.key_table import Entry, KeyTable
 from resilient.runtime import current
 
@@ -25,7 +26,7 @@ Gauge = tuple[str, str, tuple[str, ...], float]
 OTHER_KEY = "other"
 """The label of the keys that have no series of their own."""
 
-STATES = ("closed", "open", "half-open", "isolated")
+STATES = (CLOSED, OPEN, HALF_OPEN, ISOLATED)
 
 NAMES = {
     "in_use": "permits.in_use",
@@ -53,9 +54,9 @@ def gauges_of(policy: Policy, keys: int) -> Iterator[Gauge]:
 
 
 def _of_keys(policy: Keyed, keys: int) -> Iterator[Gauge]:
-    entries = policy._keys.entries()
+    entries = table_of(policy).entries()
     yield "keys", "", (), len(entries)
-    named = _named_keys(policy._keys, entries, keys)
+    named = _named_keys(table_of(policy), entries, keys)
     if keys:
         yield "keys.hidden", "", (), len(entries) - len(named)
     other = OTHER_KEY if keys else ""

@@ -22,7 +22,7 @@ be the probe that closes it, and a process that gets no requests makes no calls.
 
 No dependency is required by default, and an open circuit of a dependency that is not named never makes the process
 unready. Think before you name one. If all instances share the dependency, its outage makes all of them unready within
-the same minute: then nobody answers, not even with a fallback, a cached page or a clear error, and the requests that
+the same minute: then no instance answers, not even with a fallback, a cached page or a clear error, and requests that
 need no dependency fail too. Name a dependency only if other instances can do without the one that this instance uses: a
 sidecar, a local cache, a shard, a connection of its own. `grace` keeps short outages out.
 
@@ -42,7 +42,7 @@ from resilient import _validation
 from resilient.pipeline import Pipeline
 from resilient.pipeline.names import named
 from resilient.policies.breaker import CircuitBreaker
-from resilient.policies.keyed import Keyed
+from resilient.policies.keyed import Keyed, table_of
 from resilient.runtime import current
 
 __all__ = ["GRACE", "Dependency", "Health", "HealthEndpoint", "health"]
@@ -245,7 +245,7 @@ def _refusing(pipeline: Pipeline) -> Iterator[float]:
         if isinstance(policy, Pipeline):
             yield from _refusing(policy)
             continue
-        gates = [entry.gate for entry in policy._keys.entries()] if isinstance(policy, Keyed) else [policy]
+        gates = [entry.gate for entry in table_of(policy).entries()] if isinstance(policy, Keyed) else [policy]
         circuits = [each for each in gates if isinstance(each, CircuitBreaker) and not each.shadow]
         times = [each._circuit.refusing_since(now) for each in circuits]
         if times and None not in times:

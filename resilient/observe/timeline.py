@@ -17,6 +17,8 @@ import textwrap
 from functools import partial
 from typing import Any
 
+from resilient.core.history import FIRST
+
 __all__ = ["WIDTH", "duration", "timeline"]
 
 WIDTH = 80
@@ -159,7 +161,7 @@ def _steps(call: Data) -> list[str]:
 
 def _first(call: Data) -> int:
     """The number of steps before those that are left out."""
-    return min(5, len(call["steps"]))
+    return min(FIRST, len(call["steps"]))
 
 
 def _row(step: Data) -> list[str]:

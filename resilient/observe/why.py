@@ -46,12 +46,13 @@ from resilient.core.call_key import key_of
 from resilient.core.callbacks import is_callback_error
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import guarded_frames
-from resilient.core.history import Recorded, Step, Steps, recorders, status_of, status_of_outcome, steps_of, text_of
+from resilient.core.history import Recorded, recorders, status_of, status_of_outcome, text_of
 from resilient.errors import CircuitOpen, Rejected, ResilientError, TimedOut, bare, is_group, leaves, reason_of
 from resilient.observe.call_report import as_json, report_of
+from resilient.observe.call_steps import Step, Steps, steps_of
 from resilient.observe.evidence import Evidence, evidence_of, qualified_name
 from resilient.observe.timeline import timeline
-from resilient.pipeline.attempts import Attempts
+from resilient.pipeline.attempts import block_of
 
 __all__ = ["Records", "Why", "kept_with", "recording", "why"]
 
@@ -329,15 +330,11 @@ def _guards(error: BaseException) -> Iterator[_Guard]:
             yield _Guard(call, context, names["fn"], names.get("since"), off)
     trace = _traceback(error)
     while trace is not None:
-        if trace.tb_frame.f_code in _BLOCKS:
-            block = trace.tb_frame.f_locals.get("self")
-            if block is not None and block._call is not None:
-                yield _Guard(block._call, block._context, block._call.fn)
+        block = block_of(trace.tb_frame)
+        if block is not None:
+            call, context = block
+            yield _Guard(call, context, call.fn)
         trace = trace.tb_next
-
-
-_BLOCKS = (Attempts._enter.__code__, Attempts._leave.__code__)
-"""The code that runs the pipeline of a guarded block."""
 
 
 def _report(call: Call, guard: _Guard, error: BaseException, *, judge: bool) -> dict[str, Any]:

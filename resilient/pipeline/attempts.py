@@ -50,7 +50,7 @@ from resilient.runtime.threads import THREADS, drive
 
 _ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
-__all__ = ["Attempt", "Attempts", "block_call", "block_leaf"]
+__all__ = ["Attempt", "Attempts", "block_call", "block_leaf", "block_of"]
 
 
 class _Suspension:
@@ -350,3 +350,14 @@ def _advance(
     except StopIteration as done:
         return done
     return item
+
+
+_RUNS = (Attempts._enter.__code__, Attempts._leave.__code__)
+"""The code that runs the pipeline of a guarded block."""
+
+
+def block_of(frame: FrameType) -> tuple[Call, PipelineContext] | None:
+    """The call of the guarded block whose pipeline runs in this frame, and the context of the pipeline; None for any
+    other frame."""
+    block = frame.f_locals.get("self") if frame.f_code in _RUNS else None
+    return None if block is None or block._call is None else (block._call, block._context)

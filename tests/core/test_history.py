@@ -10,8 +10,9 @@ import pytest
 from resilient import CircuitOpen, TimedOut
 from resilient.core import history
 from resilient.core.call import Call, new_call
-from resilient.core.history import FIRST, LAST, MOST, Steps, status_of_outcome, steps_of, text_of
+from resilient.core.history import FIRST, LAST, MOST, status_of_outcome, text_of
 from resilient.errors import Opening
+from resilient.observe.call_steps import Steps, steps_of
 from resilient.runtime.threads import THREADS
 
 

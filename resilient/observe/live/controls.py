@@ -16,19 +16,20 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, get_args
 
 from resilient._validation import legible
+from resilient.core.context import Mode
 from resilient.observe.live.access import Refused
 from resilient.observe.live.reading import find
 from resilient.pipeline import Pipeline
 from resilient.policies.breaker import CircuitBreaker
-from resilient.policies.keyed import Keyed
+from resilient.policies.keyed import Keyed, table_of
 
 __all__ = ["act"]
 
 ACTIONS = ("open", "close", "isolate")
-MODES = ("on", "off", "once", "instant", "default")
+MODES = (*get_args(Mode), "default")
 
 
 def act(body: bytes) -> str:
@@ -69,7 +70,7 @@ def _switch(found: Any, mode: str, where: str) -> str:
 def _gate(found: Any, name: str, where: str) -> Any:
     if not isinstance(found, Keyed):
         raise Refused(400, f"{where} is no Keyed, so it has no gates")
-    gates = [entry.gate for entry in found._keys.entries() if entry.gate.name == name]
+    gates = [entry.gate for entry in table_of(found).entries() if entry.gate.name == name]
     if len(gates) != 1:
         is_new = "is gone: it was evicted" if not gates else "is the name of several keys"
         raise Refused(409, f"{where}: {legible(name)} {is_new}")

@@ -18,7 +18,7 @@ from resilient.core.policy import Policy
 from resilient.pipeline import Pipeline
 from resilient.pipeline.names import named
 from resilient.policies.breaker import CircuitBreaker
-from resilient.policies.keyed import Keyed
+from resilient.policies.keyed import Keyed, table_of
 
 __all__ = ["GATES", "find", "gates_of", "read_pipelines"]
 
@@ -56,7 +56,7 @@ def gates_of(keyed: Keyed, wanted: str, most: int) -> dict[str, Any]:
     """Return the gates of the keys of a Keyed that contain the text `wanted` (in any case), by the name of the gate: at
     most `most`; circuits that are not closed first, then in the order of their names."""
     text = wanted.casefold()
-    entries = [each for each in keyed._keys.entries() if not text or text in each.gate.name.casefold()]
+    entries = [each for each in table_of(keyed).entries() if not text or text in each.gate.name.casefold()]
     chosen = heapq.nsmallest(most, entries, key=lambda entry: (not _is_notable(entry.gate), entry.gate.name))
     found: dict[str, Any] = {}
     for entry in chosen:
@@ -129,7 +129,7 @@ def _circuit(snapshot: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(policy: Keyed) -> dict[str, Any]:
-    entries = policy._keys.entries()
+    entries = table_of(policy).entries()
     states: dict[str, int] = {}
     for entry in entries:
         if isinstance(entry.gate, CircuitBreaker):

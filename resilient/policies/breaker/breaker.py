@@ -209,10 +209,7 @@ class CircuitBreaker(Emitter, Gate, example="", effects=("listeners", "state_sto
         if not self.shadow:
             self._refused += 1
         name, state = self.name, self._circuit.state
-        if retry_after is None:
-            message: tuple[Any, ...] = REFUSED[state], name, state
-        else:
-            message = TRY_AGAIN[state], name, state, retry_after
+        message = (REFUSED[state], name, state) if retry_after is None else (TRY_AGAIN[state], name, state, retry_after)
         error = refusal(CircuitOpen, message, name, retry_after)
         error.opening = self._circuit.opening
         return error

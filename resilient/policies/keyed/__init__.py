@@ -4,6 +4,6 @@ keyed        the policy
 key_table    the gates by key: an LRU table of bounded size
 """
 
-from resilient.policies.keyed.keyed import Keyed
+from resilient.policies.keyed.keyed import Keyed, table_of
 
-__all__ = ["Keyed"]
+__all__ = ["Keyed", "table_of"]

@@ -270,3 +270,9 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
 
     def meets(self, end: Ending) -> Reaction | None:
         return self._pattern.meets(end)
+
+
+def table_of(keyed: Keyed) -> KeyTable:
+    """The table of the keys of a policy and their gates, for code that reads all of them: metrics, health, the live
+    page."""
+    return keyed._keys
