@@ -52,8 +52,8 @@ MOST_NAMES = 1_000
 program may name one after each tenant."""
 
 MOST_KEYS = 10_000
-"""The most counters of one name. Beyond that the last label of a new one is `OTHER`: a policy of a user may give
-reasons without end."""
+"""The most counters, and sums of seconds, of one name. Beyond that all labels of a new one are `OTHER`: a policy of a
+user may give reasons without end, and a program may name the policies of a pipeline after its tenants."""
 
 MOST_DROPPED = 10_000
 """The most names beyond `MOST_NAMES` that are remembered, to count them."""
@@ -121,6 +121,13 @@ class Counter:
             """Count one."""
             with _lock:
                 self.number += 1
+
+
+def _limited(key: Key, known: Mapping[Key, object]) -> Key:
+    """The key under which something is counted. (Endings of calls and attempts are few.)"""
+    if len(known) < MOST_KEYS or key in known or key[0] in ("calls", "attempts"):
+        return key
+    return key[0], *[OTHER] * (len(key) - 1)
 
 
 _Entered = tuple[tuple["weakref.ref[object]", CallCount], ...]
@@ -197,9 +204,8 @@ class Counters:
 
     def counter(self, *key: str) -> Counter:
         """Return the counter of how often something happened, by `Key`. It stays the same."""
+        key = _limited(key, self._counters)
         found = self._counters.get(key)
-        if found is None and len(self._counters) >= MOST_KEYS:
-            found = self._counters.get(key := (*key[:-1], OTHER))
         return self._counters.setdefault(key, Counter()) if found is None else found
 
     def count(self, *key: str) -> None:
@@ -216,6 +222,7 @@ class Counters:
 
         def add_seconds(self, seconds: float, *key: str) -> None:
             """Add a duration to a sum."""
+            key = _limited(key, self.seconds)
             self.seconds[key] += seconds
 
         def attempt_succeeded(self) -> None:
@@ -227,7 +234,7 @@ class Counters:
         def add_seconds(self, seconds: float, *key: str) -> None:
             """Add a duration to a sum."""
             with self._lock:
-                self.seconds[key] += seconds
+                self.seconds[_limited(key, self.seconds)] += seconds
 
         def attempt_succeeded(self) -> None:
             """Count a successful attempt."""

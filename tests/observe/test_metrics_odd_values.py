@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from resilient import Bulkhead, CircuitBreaker, Keyed, Pipeline, RateLimit, registry
+from resilient import Bulkhead, CircuitBreaker, Keyed, Pipeline, RateLimit, Rejected, Retry, registry
 from resilient.core.gate import Gate
+from resilient.errors import Reason
+from resilient.events import counters
 from resilient.observe.metrics import Histogram, read, record_durations
+from resilient.testing import run
 
 
 def values(metric: str, pipeline: str, *, keys: int = 0) -> dict[tuple[str, ...], Any]:
@@ -174,3 +177,34 @@ def test_labels_of_an_example_are_text_that_can_be_encoded() -> None:
         for example in series.value.exemplars.values()
     ]
     assert found == [{r"id \ud800": "7", "trace": r"\udcff"}]
+
+
+@pytest.mark.parametrize("grows", ["policy", "reason"])
+def test_names_and_reasons_without_end_stay_within_a_limit(grows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory and in series; and nothing is lost."""
+    monkeypatch.setattr(counters, "MOST_KEYS", 20)
+
+    class Strict(Gate):
+        def admit(self, call: Any) -> Any:
+            raise Rejected(Reason("refused", f"code {number}" if grows == "reason" else "refused"))
+
+    async def main() -> None:
+        nonlocal number
+        for number in range(100):
+            name = f"tenant {number}" if grows == "policy" else "tenants"
+            pipeline = Pipeline(Retry(2, wait=1, name=name, on=Rejected), Strict(name=name), name="grows")
+            with pytest.raises(Rejected):
+                await pipeline.call(nothing)
+
+    async def nothing() -> None:
+        pass
+
+    number = 0
+    run(main())
+    found = counters.counters_of("grows")
+    assert len(found._counters) < 40
+    assert len(found.seconds) < 40
+    assert sum(values("rejections", "grows").values()) == 200
+    assert values("rejections", "grows")["other", "other"] > 100
+    assert sum(values("wait.time", "grows").values()) == pytest.approx(100)
+    assert sum(values("calls", "grows").values()) == 100
