@@ -168,6 +168,7 @@ def test_refusals_are_counted_by_policy_and_reason() -> None:
     with pytest.raises(PipelineClosed):
         closed.call(lambda: None)
     assert values("rejections", "refused closed") == {("", "closed"): 1}
+    assert values("calls", "refused closed") == {("rejected", "nothing"): 1}
 
 
 def test_waits_hedges_timeouts_and_transitions_are_counted() -> None:
