@@ -138,7 +138,6 @@ class InFlight:
         context = self.context
         message = Reason("the pipeline is closed", "closed")
         context.counters.count("rejections", "", message.code)
-        context.counters.count("calls", "rejected", "nothing")
         if context.channel.wants[CallRejected]:
             context.channel.emit(CallRejected(context.name, call.begin().now(), "", message, None))
         return PipelineClosed(message, pipeline=context.name)
