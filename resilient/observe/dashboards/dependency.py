@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from resilient.observe.dashboards.error_budget import FAST
 from resilient.observe.dashboards.expressions import ratio
 from resilient.observe.dashboards.grafana import (
     AMBER,
@@ -20,6 +21,7 @@ from resilient.observe.dashboards.grafana import (
     timeseries,
 )
 from resilient.observe.dashboards.options import DashboardOptions
+from resilient.observe.dashboards.policy_alerts import MOST_ATTEMPTS
 from resilient.observe.dashboards.scope import Scope
 
 __all__ = ["dependency"]
@@ -64,7 +66,7 @@ def _calls(scope: Scope, options: DashboardOptions) -> list[dict[str, Any]]:
             Target(scope.bad_share(), "bad calls"),
             unit="percentunit",
             colors={"bad calls": RED},
-            threshold=round(min(1.0, 14.4 * options.error_budget), 6),
+            threshold=round(min(1.0, FAST * options.error_budget), 6),
         ),
         timeseries(
             "Calls in flight",
@@ -102,7 +104,7 @@ def _extra_requests(scope: Scope) -> list[dict[str, Any]]:
             Target(scope.per_call("resilient.attempts"), "attempts per call"),
             unit="short",
             colors={"attempts per call": BLUE},
-            threshold=1.3,
+            threshold=MOST_ATTEMPTS,
         ),
         scope.latency(
             "Latency of attempts",
@@ -207,22 +209,8 @@ def _limits(scope: Scope) -> list[dict[str, Any]]:
         query.total(query.rate("resilient.waits"), "policy", "reason"),
     )
     return [
-        timeseries(
-            "Permits",
-            "Calls inside each limit, and the limit, over all processes.",
-            scope.by_policy("resilient.permits.in_use", legend="{{policy}} in use"),
-            scope.by_policy("resilient.permits.limit", legend="{{policy}} limit"),
-            unit="short",
-            dashed=("limit$",),
-        ),
-        timeseries(
-            "Queues",
-            "Calls that wait for a permit, and the room in the queues, over all processes.",
-            scope.by_policy("resilient.queue.length", legend="{{policy}} waiting"),
-            scope.by_policy("resilient.queue.limit", legend="{{policy}} limit"),
-            unit="short",
-            dashed=("limit$",),
-        ),
+        scope.permits("Calls inside each limit, and the limit, over all processes."),
+        scope.queues("Calls that wait for a permit, and the room in the queues, over all processes."),
         timeseries(
             "Waiting time",
             "The mean of the waits that have ended: in queues, and between attempts.",

@@ -16,14 +16,17 @@ import json
 from dataclasses import dataclass
 
 from resilient.observe.dashboards.durations import DAY, HOUR, MINUTE
-from resilient.observe.dashboards.expressions import BAD, COUNTED, Query, ratio
+from resilient.observe.dashboards.expressions import BAD, COUNTED, ratio
 from resilient.observe.dashboards.options import DashboardOptions, budget_of
-from resilient.observe.dashboards.rules import Alert, Group, Recording, Severity, subject
+from resilient.observe.dashboards.rules import Alert, Group, Recording, Severity, query_of, subject
 
-__all__ = ["FEWEST_BAD_CALLS", "error_budget"]
+__all__ = ["FAST", "FEWEST_BAD_CALLS", "error_budget"]
 
 FEWEST_BAD_CALLS = 5
 """The least bad calls in the long window of an alert: one failure among ten calls at night is no alert."""
+
+FAST = 14.4
+"""The burn rate of the first alert: it spends 2% of the budget of 30 days in an hour."""
 
 RATE = 5 * MINUTE
 WINDOWS = (5 * MINUTE, 30 * MINUTE, HOUR, 6 * HOUR, 3 * DAY)
@@ -43,7 +46,7 @@ class Burn:
 
 
 BURNS = (
-    Burn("ResilientErrorBudgetBurnsFast", 14.4, HOUR, 5 * MINUTE, 2 * MINUTE, "critical", "2% of it in an hour"),
+    Burn("ResilientErrorBudgetBurnsFast", FAST, HOUR, 5 * MINUTE, 2 * MINUTE, "critical", "2% of it in an hour"),
     Burn("ResilientErrorBudgetBurns", 6, 6 * HOUR, 30 * MINUTE, 15 * MINUTE, "critical", "5% of it in six hours"),
     Burn("ResilientErrorBudgetBurnsSlowly", 1, 3 * DAY, 6 * HOUR, HOUR, "warning", "10% of it in three days"),
 )
@@ -52,7 +55,7 @@ BURNS = (
 def error_budget(options: DashboardOptions) -> Group:
     """The recordings and the alerts of the objective."""
     durations = options.durations
-    query = Query(durations.window(RATE), tuple(options.by))
+    query = query_of(options, RATE)
     level = "_".join((*options.by, "pipeline"))
     counted, bad = (f"{level}:resilient_calls_{each}:rate5m" for each in ("counted", "bad"))
     recordings = [
@@ -120,9 +123,9 @@ def _alert(burn: Burn, level: str, bad: str, options: DashboardOptions) -> Alert
         means=(
             "Callers get failures, timeouts and refusals, after all retries. Counted as bad: calls that failed"
             " because of the dependency, that ran into a timeout, or that a policy refused. Not counted: calls that"
-            " their callers"
-            ' cancelled, and failures without evidence about the dependency (verdict "nothing": mistakes of the caller,'
-            " ignored errors), because neither says anything about the service. An answer of a Fallback counts as good."
+            ' their callers cancelled, and failures without evidence about the dependency (verdict "nothing": mistakes'
+            " of the caller, ignored errors), because neither says anything about the service. An answer of a Fallback"
+            " counts as good."
         ),
         look=(
             'The panel "Calls by ending" of the dependency\'s dashboard: failures and timeouts point to the dependency,'

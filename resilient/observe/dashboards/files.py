@@ -13,7 +13,7 @@ from resilient.observe.dashboards.overview import overview
 from resilient.observe.dashboards.pipeline_alerts import pipeline_alerts
 from resilient.observe.dashboards.policy_alerts import policy_alerts
 from resilient.observe.dashboards.rules import Group, rules_text
-from resilient.observe.dashboards.runbook import notes, runbook_text
+from resilient.observe.dashboards.runbook import NOTES, runbook_text
 from resilient.observe.dashboards.server import server
 
 __all__ = ["RULES", "RUNBOOK", "dashboard_files", "rule_groups"]
@@ -36,7 +36,7 @@ def dashboard_files(options: DashboardOptions | None = None) -> dict[str, str]:
         f"Made by `resilient dashboards`: objective {options.objective:g}%{objectives}; budget {options.budget:g};"
         f" by {kept}."
     )
-    header = (made.replace("`", ""), "Prometheus 2.37 or later. " + notes()[0], f"The runbook is {RUNBOOK}.")
+    header = (made.replace("`", ""), "Prometheus 2.37 or later. " + NOTES[0], f"The runbook is {RUNBOOK}.")
     return {
         **{f"{each['uid']}.json": _json(each) for each in (overview(options), dependency(options), server(options))},
         RULES: rules_text(groups, options, header),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from resilient.observe.dashboards.error_budget import FAST
 from resilient.observe.dashboards.expressions import ratio
 from resilient.observe.dashboards.grafana import AMBER, GREEN, RED, Target, dashboard, stat, table, timeseries
 from resilient.observe.dashboards.options import DashboardOptions
+from resilient.observe.dashboards.policy_alerts import MOST_ATTEMPTS
 from resilient.observe.dashboards.scope import Scope
 
 __all__ = ["overview"]
@@ -48,7 +50,7 @@ def _numbers(scope: Scope, options: DashboardOptions) -> list[dict[str, Any]]:
             Target(scope.bad_share(), "bad"),
             unit="percentunit",
             decimals=2,
-            steps=((None, GREEN), (budget, AMBER), (14.4 * budget, RED)),
+            steps=((None, GREEN), (budget, AMBER), (FAST * budget, RED)),
         ),
         stat(
             "Attempts per call",
@@ -58,7 +60,7 @@ def _numbers(scope: Scope, options: DashboardOptions) -> list[dict[str, Any]]:
             unit="short",
             decimals=2,
             empty="-",
-            steps=((None, GREEN), (1.1, AMBER), (1.3, RED)),
+            steps=((None, GREEN), (1.1, AMBER), (MOST_ATTEMPTS, RED)),
         ),
         stat(
             "Circuits not closed",
@@ -119,7 +121,7 @@ def _over_time(scope: Scope, options: DashboardOptions) -> list[dict[str, Any]]:
             " spends 2% of a month's budget.",
             Target(scope.bad_share("pipeline"), name),
             unit="percentunit",
-            threshold=round(min(1.0, 14.4 * options.error_budget), 6),
+            threshold=round(min(1.0, FAST * options.error_budget), 6),
         ),
         timeseries(
             "p99 by pipeline",
@@ -132,7 +134,7 @@ def _over_time(scope: Scope, options: DashboardOptions) -> list[dict[str, Any]]:
             "Retries and hedges multiply the load on a dependency. The line is the threshold of the alert.",
             Target(scope.per_call("resilient.attempts", "pipeline"), name),
             unit="short",
-            threshold=1.3,
+            threshold=MOST_ATTEMPTS,
         ),
         timeseries(
             "Circuits not closed by pipeline",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from resilient.observe.dashboards.durations import HOUR, MINUTE
-from resilient.observe.dashboards.expressions import Query, ratio
+from resilient.observe.dashboards.expressions import ratio
 from resilient.observe.dashboards.options import DashboardOptions
-from resilient.observe.dashboards.rules import Alert, Group, subject
+from resilient.observe.dashboards.rules import Alert, Group, query_of, subject
 
 __all__ = ["pipeline_alerts"]
 
@@ -20,12 +20,8 @@ def pipeline_alerts(options: DashboardOptions) -> Group:
     return Group("resilient-pipelines", (), made)
 
 
-def _query(options: DashboardOptions, window: float = 5 * MINUTE) -> Query:
-    return Query(options.durations.window(window), tuple(options.by))
-
-
 def _pipeline_not_on(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     mode = query.series("resilient.pipeline.mode", 'mode!="on"')
     return Alert(
         name="ResilientPipelineNotOn",
@@ -44,7 +40,7 @@ def _pipeline_not_on(options: DashboardOptions) -> Alert:
 
 
 def _fallback_answers(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     answered = query.total(query.rate("resilient.fallbacks"), "pipeline")
     many = query.total(query.increase("resilient.fallbacks"), "pipeline")
     return Alert(
@@ -67,7 +63,7 @@ def _fallback_answers(options: DashboardOptions) -> Alert:
 
 
 def _calls_hang(options: DashboardOptions) -> Alert:
-    query = _query(options, 10 * MINUTE)
+    query = query_of(options, 10 * MINUTE)
     inside = query.total(query.series("resilient.calls.in_flight"), "pipeline")
     return Alert(
         name="ResilientCallsHang",
@@ -92,7 +88,7 @@ def _calls_hang(options: DashboardOptions) -> Alert:
 
 
 def _stragglers(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     left = query.total(query.series("resilient.stragglers"), "pipeline")
     inside = query.total(query.series("resilient.calls.in_flight"), "pipeline")
     return Alert(
@@ -112,7 +108,7 @@ def _stragglers(options: DashboardOptions) -> Alert:
 
 
 def _chaos_left_on(options: DashboardOptions) -> Alert:
-    query = _query(options, 10 * MINUTE)
+    query = query_of(options, 10 * MINUTE)
     return Alert(
         name="ResilientChaosLeftOn",
         expr=f"{query.total(query.rate('resilient.faults'), 'pipeline', 'policy')} > 0",
@@ -127,7 +123,7 @@ def _chaos_left_on(options: DashboardOptions) -> Alert:
 
 
 def _metrics_missing(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     mode, before = query.series("resilient.pipeline.mode"), options.durations.window(HOUR)
     return Alert(
         name="ResilientMetricsMissing",
@@ -147,7 +143,7 @@ def _metrics_missing(options: DashboardOptions) -> Alert:
 
 
 def _names_dropped(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     return Alert(
         name="ResilientPipelineNamesDropped",
         expr=f"{query.total(query.series('resilient.pipelines.dropped'))} > 0",

@@ -9,9 +9,12 @@ from __future__ import annotations
 from resilient.observe.dashboards.durations import HOUR, MINUTE
 from resilient.observe.dashboards.expressions import Query, ratio
 from resilient.observe.dashboards.options import DashboardOptions
-from resilient.observe.dashboards.rules import Alert, Group, Recording, subject
+from resilient.observe.dashboards.rules import Alert, Group, Recording, query_of, subject
 
-__all__ = ["policy_alerts"]
+__all__ = ["MOST_ATTEMPTS", "policy_alerts"]
+
+MOST_ATTEMPTS = 1.3
+"""Attempts for each call above which retries and hedges amplify an outage."""
 
 FEWEST_CALLS = 20
 """The least calls in the window of an alert on a share of calls: of fewer, a share means little."""
@@ -25,7 +28,7 @@ def policy_alerts(options: DashboardOptions) -> Group:
     level = "_".join((*options.by, "pipeline", "policy"))
     limit = Recording(
         f"{level}:resilient_permits_limit:avg",
-        _query(options).total(_query(options).series("resilient.permits.limit"), "pipeline", "policy", of="avg"),
+        query_of(options).total(query_of(options).series("resilient.permits.limit"), "pipeline", "policy", of="avg"),
     )
     made = (
         *(_circuit_open(options), _circuit_isolated(options), _circuit_flapping(options)),
@@ -33,10 +36,6 @@ def policy_alerts(options: DashboardOptions) -> Group:
         *(_limit_collapsed(options, limit.name), _calls_refused(options), _queue_full(options)),
     )
     return Group("resilient-policies", [limit], made)
-
-
-def _query(options: DashboardOptions, window: float = 5 * MINUTE) -> Query:
-    return Query(options.durations.window(window), tuple(options.by))
 
 
 def _share_of_calls(query: Query, above: str) -> str:
@@ -50,7 +49,7 @@ def _enough_calls(query: Query) -> str:
 
 
 def _circuit_open(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     state = query.series("resilient.circuit.state", 'state=~"open|half-open"')
     return Alert(
         name="ResilientCircuitOpen",
@@ -80,7 +79,7 @@ def _circuit_open(options: DashboardOptions) -> Alert:
 
 
 def _circuit_isolated(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     state = query.series("resilient.circuit.state", 'state="isolated"')
     return Alert(
         name="ResilientCircuitIsolated",
@@ -96,7 +95,7 @@ def _circuit_isolated(options: DashboardOptions) -> Alert:
 
 
 def _circuit_flapping(options: DashboardOptions) -> Alert:
-    query = _query(options, 30 * MINUTE)
+    query = query_of(options, 30 * MINUTE)
     closed = query.total(query.increase("resilient.circuit.transitions", 'state="closed"'), "pipeline", "policy")
     circuits = query.total(query.series("resilient.circuit.state"), "pipeline", "policy")
     return Alert(
@@ -122,11 +121,11 @@ def _circuit_flapping(options: DashboardOptions) -> Alert:
 
 
 def _amplification(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     attempts = query.total(query.rate("resilient.attempts"), "pipeline")
     return Alert(
         name="ResilientAmplification",
-        expr=f"{ratio(attempts, query.calls())} > 1.3\n{_enough_calls(query)}",
+        expr=f"{ratio(attempts, query.calls())} > {MOST_ATTEMPTS:g}\n{_enough_calls(query)}",
         wait=10 * MINUTE,
         severity="warning",
         summary=f"Retries and hedges multiply the load: {subject(options, 'pipeline')}",
@@ -137,9 +136,8 @@ def _amplification(options: DashboardOptions) -> Alert:
         ),
         look=(
             'The panels "Attempts per call", "Retries" and "Hedges" of the dependency\'s dashboard. Whether the'
-            " pipeline"
-            " has a Budget at all: `resilient explain` says whether one limits the requests. Retries in several"
-            " layers multiply."
+            " pipeline has a Budget at all: `resilient explain` says whether one limits the requests. Retries in"
+            " several layers multiply."
         ),
         do=(
             "Give Retry and Hedge one `budget=Budget()` for the dependency, and retry in one layer only. In an outage,"
@@ -149,7 +147,7 @@ def _amplification(options: DashboardOptions) -> Alert:
 
 
 def _budget_exhausted(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     refused = query.total(query.rate("resilient.budget.exhausted"), "pipeline", "policy")
     many = query.total(query.increase("resilient.budget.exhausted"), "pipeline", "policy")
     return Alert(
@@ -178,7 +176,7 @@ def _budget_exhausted(options: DashboardOptions) -> Alert:
 
 
 def _hedges_above_budget(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     asked = query.total(
         (query.rate("resilient.hedges"), query.rate("resilient.budget.exhausted", 'reason="hedge"')), "pipeline"
     )
@@ -236,7 +234,7 @@ def _limit_collapsed(options: DashboardOptions, limit: str) -> Alert:
 
 
 def _calls_refused(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     refused = query.total(query.rate("resilient.rejections", NOT_FULL), "pipeline", "policy")
     many = query.total(query.increase("resilient.rejections", NOT_FULL), "pipeline", "policy")
     return Alert(
@@ -255,8 +253,7 @@ def _calls_refused(options: DashboardOptions) -> Alert:
         ),
         look=(
             'The panels "Refusals by reason", "Permits" and "Latency" of the dashboard. Permits all in use and a'
-            " latency"
-            " that has grown: the dependency is slow. Permits in use and the usual latency: more load."
+            " latency that has grown: the dependency is slow. Permits in use and the usual latency: more load."
         ),
         do=(
             "Slow dependency: restore it. More load: add processes or capacity, or raise the limit if what is behind it"
@@ -266,7 +263,7 @@ def _calls_refused(options: DashboardOptions) -> Alert:
 
 
 def _queue_full(options: DashboardOptions) -> Alert:
-    query = _query(options)
+    query = query_of(options)
     length, limit = query.series("resilient.queue.length"), query.series("resilient.queue.limit")
     return Alert(
         name="ResilientQueueFull",

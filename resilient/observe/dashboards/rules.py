@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from resilient.observe.dashboards.durations import Durations
+from resilient.observe.dashboards.durations import MINUTE, Durations
+from resilient.observe.dashboards.expressions import Query
 from resilient.observe.dashboards.options import DashboardOptions
 
-__all__ = ["Alert", "Group", "Recording", "Severity", "rules_text", "subject"]
+__all__ = ["Alert", "Group", "Recording", "Severity", "query_of", "rules_text", "subject"]
 
 Severity = Literal["critical", "warning", "info"]
 """How urgent an alert is: "critical": a person must act now; "warning": a person must look on the next working day;
@@ -53,6 +54,11 @@ class Group:
     name: str
     recordings: Sequence[Recording]
     alerts: Sequence[Alert]
+
+
+def query_of(options: DashboardOptions, window: float = 5 * MINUTE) -> Query:
+    """The queries of an alert: rates over a window in seconds, summed over what the labels `by` tell apart."""
+    return Query(options.durations.window(window), tuple(options.by))
 
 
 def subject(options: DashboardOptions, *labels: str) -> str:

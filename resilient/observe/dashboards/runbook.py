@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from resilient.observe.dashboards.durations import promql
 from resilient.observe.dashboards.rules import Group
 
-__all__ = ["notes", "runbook_text"]
+__all__ = ["NOTES", "runbook_text"]
 
 NOTES = (
     "Scrape at least once a minute. Rates are taken over five minutes and need two scrapes in that time.",
@@ -22,11 +22,7 @@ NOTES = (
     " not counted.",
     "The alerts on the error budget include each other. Let Alertmanager inhibit the slower ones of the same pipeline.",
 )
-
-
-def notes() -> Sequence[str]:
-    """What holds for all rules, as sentences."""
-    return NOTES
+"""What holds for all rules, as sentences."""
 
 
 def runbook_text(groups: Sequence[Group], header: str) -> str:

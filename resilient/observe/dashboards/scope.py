@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resilient.observe.dashboards.expressions import BAD, COUNTED, Query, ratio
-from resilient.observe.dashboards.grafana import ENDINGS, RED, Target, annotation, timeseries, variable
+from resilient.observe.dashboards.grafana import AMBER, ENDINGS, RED, Target, annotation, timeseries, variable
 from resilient.observe.dashboards.options import DashboardOptions
 
 __all__ = ["Scope"]
@@ -57,7 +57,7 @@ class Scope:
         firing = 'ALERTS{alertname=~"Resilient.+",alertstate="firing",pipeline=~"$pipeline"}'
         return [
             annotation("Circuit open", f"{self.query.total(opened, 'pipeline', 'policy')} > 0", RED),
-            annotation("Alert fires", f"max by (alertname, pipeline, policy) ({firing})", "#E69F00"),
+            annotation("Alert fires", f"max by (alertname, pipeline, policy) ({firing})", AMBER),
         ]
 
     def by_policy(self, name: str, *labels: str, legend: str = "{{policy}}", of: str = "sum") -> Target:
@@ -83,6 +83,18 @@ class Scope:
         """A quantile of a histogram, over all endings of the chosen pipelines."""
         buckets = self.query.total(self.query.rate(name, part="_bucket"), "le", *labels)
         return f"histogram_quantile({share:g}, {buckets})"
+
+    def permits(self, description: str) -> dict[str, Any]:
+        """The permits in use of each policy, and its limit."""
+        used = self.by_policy("resilient.permits.in_use", legend="{{policy}} in use")
+        limit = self.by_policy("resilient.permits.limit", legend="{{policy}} limit")
+        return timeseries("Permits", description, used, limit, unit="short", dashed=("limit$",))
+
+    def queues(self, description: str) -> dict[str, Any]:
+        """The length of the queue of each policy, and its limit."""
+        length = self.by_policy("resilient.queue.length", legend="{{policy}} waiting")
+        limit = self.by_policy("resilient.queue.limit", legend="{{policy}} limit")
+        return timeseries("Queues", description, length, limit, unit="short", dashed=("limit$",))
 
     def endings(self, title: str, description: str, name: str, *, width: int = 8) -> dict[str, Any]:
         """Calls or attempts in a second by ending, one on the other."""

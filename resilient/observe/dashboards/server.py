@@ -29,9 +29,8 @@ def server(options: DashboardOptions) -> dict[str, Any]:
         "resilient-server",
         "resilient: server admission",
         "Requests that a ServerMiddleware admits, refuses (503) and ends at their deadline (504); its limit, its"
-        " queue, and"
-        ' the latency behind it. Choose the pipeline of the middleware: "server", unless it has another name. Schema'
-        " version 36 (Grafana 9.1 and later).",
+        ' queue, and the latency behind it. Choose the pipeline of the middleware: "server", unless it has another'
+        " name. Schema version 36 (Grafana 9.1 and later).",
         scope.variables(),
         scope.annotations(),
         [*_numbers(scope), *_requests(scope), *_limit(scope)],
@@ -128,14 +127,7 @@ def _limit(scope: Scope) -> list[dict[str, Any]]:
         query.total(query.rate("resilient.waits", 'reason="queue"'), "policy"),
     )
     return [
-        timeseries(
-            "Permits",
-            "Requests in handlers, and the limit, over all processes.",
-            scope.by_policy("resilient.permits.in_use", legend="{{policy}} in use"),
-            scope.by_policy("resilient.permits.limit", legend="{{policy}} limit"),
-            unit="short",
-            dashed=("limit$",),
-        ),
+        scope.permits("Requests in handlers, and the limit, over all processes."),
         timeseries(
             "Limit by process",
             "Each process has a limit of its own. One far below the others: that process, or its machine, is slow.",
@@ -149,14 +141,7 @@ def _limit(scope: Scope) -> list[dict[str, Any]]:
             unit="cps",
             colors={"AdaptiveLimit": BLUE},
         ),
-        timeseries(
-            "Queues",
-            "Requests that wait for a permit, and the room in the queues, over all processes.",
-            scope.by_policy("resilient.queue.length", legend="{{policy}} waiting"),
-            scope.by_policy("resilient.queue.limit", legend="{{policy}} limit"),
-            unit="short",
-            dashed=("limit$",),
-        ),
+        scope.queues("Requests that wait for a permit, and the room in the queues, over all processes."),
         timeseries(
             "Waiting time",
             "The mean of the waits in the queue that have ended.",
