@@ -9,6 +9,8 @@ A listener is any callable that takes one event. It listens to one pipeline (`pi
 derived classes included. An event that no listener wants is not built: a listener of `CallEnded` alone costs a call a
 third of a listener that gets everything.
 
+A listener of everything can distinguish the kinds by `match`; `AnyEvent` is their union for type checkers.
+
 An error of a listener is logged: observing a call can never fail it. Listeners run synchronously, in the
 thread and task of the call, with no lock held; they must be quick.
 
@@ -22,6 +24,7 @@ thread and task of the call, with no lock held; they must be quick.
 from resilient.events.channel import Channel, Listener, listen
 from resilient.events.records import (
     AbandonedEnded,
+    AnyEvent,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
@@ -45,6 +48,7 @@ from resilient.events.records import (
 
 __all__ = [
     "AbandonedEnded",
+    "AnyEvent",
     "AttemptFailed",
     "AttemptReturned",
     "AttemptStarted",

@@ -8,10 +8,11 @@ four times as long.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 __all__ = [
     "AbandonedEnded",
+    "AnyEvent",
     "AttemptFailed",
     "AttemptReturned",
     "AttemptStarted",
@@ -272,3 +273,27 @@ class ChaosHalted(Event):
 
     policy: str
     reason: str
+
+
+AnyEvent: TypeAlias = (
+    AttemptStarted
+    | AttemptFailed
+    | AttemptReturned
+    | CallEnded
+    | Retrying
+    | GaveUp
+    | Hedging
+    | HedgeWon
+    | BudgetExhausted
+    | FellBack
+    | AbandonedEnded
+    | Queued
+    | Waited
+    | CallRejected
+    | CallTimedOut
+    | CircuitChanged
+    | LimitChanged
+    | FaultInjected
+    | ChaosHalted
+)
+"""Every kind of event, for a `match` statement that a type checker examines for completeness."""
