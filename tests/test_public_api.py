@@ -79,6 +79,7 @@ HTTP = [
 MODULES = {
     "resilient.events": [
         "AbandonedEnded",
+        "AnyEvent",
         "AttemptFailed",
         "AttemptReturned",
         "AttemptStarted",
