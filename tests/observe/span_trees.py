@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -16,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 from resilient import Pipeline
 from resilient.observe.opentelemetry import trace_calls
 
-__all__ = ["Traces", "lines_of"]
+__all__ = ["Traces", "current", "lines_of", "traces"]
 
 
 class Traces(SpanProcessor):
@@ -93,3 +94,15 @@ def lines_of(spans: list[Any], *keys: str) -> list[str]:
             yield from walk(span.context.span_id, depth + 1)
 
     return list(walk(None, 0))
+
+
+def current() -> str:
+    """The name of the current span, or ""."""
+    return getattr(trace.get_current_span(), "name", "")
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    """All pipelines are traced."""
+    with Traces() as made:
+        yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import pytest
@@ -28,34 +27,12 @@ from resilient.faults import Errors
 from resilient.observe.opentelemetry import trace_calls
 from resilient.observe.opentelemetry.span_events import NAMES
 from tests.observe.span_trees import Traces
+from tests.observe.traced_functions import named, returns, scripted
 from tests.recorders import EventRecorder
 
 SECRET = "password=hunter2"
 
 SHOWN = ("attempt", "copy", "reason", "cause", "ending", "verdict", "error.type", "requests")
-
-
-def named(fn: Any, name: str = "get_user") -> Any:
-    """The function, under a name of its own."""
-    fn.__name__ = fn.__qualname__ = name
-    return fn
-
-
-def scripted(*steps: Any) -> Any:
-    """A coroutine function whose calls follow the steps: it raises an error, sleeps for seconds, or hangs ("hang")."""
-    left = list(steps)
-
-    async def get_user() -> str:
-        step = left.pop(0) if left else None
-        if isinstance(step, BaseException):
-            raise step
-        if step == "hang":
-            await asyncio.Event().wait()
-        if isinstance(step, float):
-            await asyncio.sleep(step)
-        return step if isinstance(step, str) else "Ada"
-
-    return named(get_user)
 
 
 @pytest.mark.virtual_time
@@ -83,7 +60,7 @@ async def test_a_retried_hedged_failing_call_is_one_tree() -> None:
             [third.context],
         ]
         assert call.attributes is not None
-        assert call.attributes["code.function.name"] == f"{__name__}.get_user"
+        assert call.attributes["code.function.name"] == "tests.observe.traced_functions.get_user"
         assert call.instrumentation_scope is not None
         assert call.instrumentation_scope.name == "resilient"
         assert [(event.name, dict(event.attributes or {})) for event in call.events] == [
@@ -132,13 +109,6 @@ async def test_spans_of_the_function_are_children_of_the_attempt_and_the_call_ha
             "    attempt load",
             "      query",
         ]
-
-
-def returns(value: Any) -> Any:
-    async def get_user() -> Any:
-        return value
-
-    return named(get_user)
 
 
 ENDS: dict[str, tuple[Pipeline, Any, list[str]]] = {
@@ -337,62 +307,6 @@ async def test_an_unsampled_call_records_nothing_and_its_children_are_unsampled_
         assert not span.is_recording()
         assert span.get_span_context().is_valid
         assert not trace.get_current_span().get_span_context().is_valid
-
-
-async def test_without_an_sdk_calls_go_on() -> None:
-    """The API alone makes spans that record nothing; the span of the caller stays current."""
-    users = Pipeline(Retry(attempts=2), name="users")
-    stop = trace_calls(users, tracer_provider=trace.NoOpTracerProvider())
-    assert await users.call(returns(1)) == 1
-    stop()
-
-
-class Broken(trace.TracerProvider, trace.Tracer):
-    """A tracer whose spans raise; and which raises itself if `start` is true."""
-
-    def __init__(self, start: bool) -> None:
-        self.start = start
-
-    def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
-        return self
-
-    def start_span(self, *_: Any, **__: Any) -> trace.Span:
-        if self.start:
-            raise RuntimeError("no span")
-        return BrokenSpan()
-
-    def start_as_current_span(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
-
-
-class BrokenSpan(trace.NonRecordingSpan):
-    """A span that raises wherever it can."""
-
-    def __init__(self) -> None:
-        super().__init__(trace.INVALID_SPAN_CONTEXT)
-
-    def is_recording(self) -> bool:
-        return True
-
-    def _fail(self, *_: Any, **__: Any) -> Any:
-        raise RuntimeError("no span")
-
-    set_attributes = set_attribute = add_event = set_status = record_exception = end = _fail
-
-
-@pytest.mark.parametrize("start", [True, False], ids=["when it starts a span", "in every method of a span"])
-async def test_errors_of_the_tracer_never_fail_a_call(start: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """They are logged: the first one as an error."""
-    users = Pipeline(Retry(attempts=2, wait=0), Bulkhead(1), name="users")
-    stop = trace_calls(users, tracer_provider=Broken(start))
-    for _ in range(3):
-        assert await users.call(scripted(OSError())) == "Ada"
-        assert users.call(named(lambda: 1)) == 1
-    stop()
-    assert not trace.get_current_span().get_span_context().is_valid
-    about = [record for record in caplog.records if "the tracer raised" in record.message]
-    assert [record.levelno for record in about] == [logging.ERROR]
-    assert about == [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_bad_input_gets_a_clear_error() -> None:
