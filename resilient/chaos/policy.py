@@ -143,6 +143,10 @@ class Chaos(
 
         return BoundLayer(layer, layer_plainly, is_leaf=inner.is_leaf)
 
+    @property
+    def _is_transparent(self) -> bool:
+        return not self.experiment.possible
+
     async def _disturb(self, call: Call, inner: Layer, context: PipelineContext) -> Any:
         runtime = call.begin()
         slowing = 1.0

@@ -62,6 +62,7 @@ class Endings:
 
     Attributes:
         counters: of the pipeline.
+        succeeded: the counter of calls that succeeded, if every result is a success that is known at once; else None.
         calls_by_class: the counter of calls that raised an error of this class, as far as seen; and whether the class
             alone decides. Otherwise it decides for errors with only a message (as in `PipelineContext.on_error`).
     """
@@ -78,6 +79,7 @@ class Endings:
         "_substitutes",
         "calls_by_class",
         "counters",
+        "succeeded",
     )
 
     def __init__(
@@ -93,6 +95,8 @@ class Endings:
         self.calls_by_class: _ByClass = {
             kind: (self.counters.counter("calls", *known), True) for kind, known in _KNOWN.items()
         }
+        is_plain = GIL and not (self._judges or self._may_be_open or substitutes)
+        self.succeeded = self.counters.counter("calls", "success", "success") if is_plain else None
         self._calls_returned = _by_verdict(self.counters, "calls")
         self._attempts_returned = _by_verdict(self._attempts, "attempts")
         self._attempts_by_class = {

@@ -231,6 +231,7 @@ def full_path(
             errors of the caller's own code as themselves.
     """
     endings = ends.endings
+    succeeded = endings.succeeded
 
     async def unlimited(call: Call) -> Any:
         try:
@@ -273,7 +274,10 @@ def full_path(
                 call.verdict = None
             raise
         else:
-            endings.call_returned(call, result)
+            if succeeded is not None:
+                succeeded.number += 1  # `Endings.call_returned`, inlined
+            else:
+                endings.call_returned(call, result)
             return result
         finally:
             if GIL:
