@@ -1,7 +1,8 @@
 """Health of this process for orchestrators and balancers: liveness and readiness, as a function and as an ASGI app.
 
     health = HealthEndpoint()                           # GET /livez, GET /readyz
-    app.mount("/", health)                              # Starlette, FastAPI: after all other routes
+    app.add_route("/livez", health)                     # Starlette, FastAPI
+    app.add_route("/readyz", health)
     uvicorn.run(health, port=9000)                      # or a port of its own
 
 **Liveness** says whether a restart would help. It never depends on a dependency, because restarting this process

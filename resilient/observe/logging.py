@@ -98,15 +98,16 @@ def log_events(
             at most 100 lines of a kind; 0: every event has its line.
         every: lines by number, not by time: of a kind from one policy of one pipeline the first event has a line, and
             then the n-th, the 2n-th, ... After `interval` seconds without one, counting starts again.
-        attempts: whether each attempt has its line, at level debug. Default: if the logger writes that level now. A
-            listener of attempts makes every call, also one that succeeds, three times as expensive; without it a call
-            that succeeds costs what it costs without a log.
+        attempts: whether each attempt has its line, at level debug. None: if `logger` is a `logging.Logger` that writes
+            that level now; a logger of structlog writes all levels by default, so there it means no. A listener of
+            attempts makes every call, also one that succeeds, three times as expensive; without it a call that succeeds
+            costs what it costs without a log.
     """
     if pipeline is not None and not isinstance(pipeline, Pipeline):
         raise TypeError(f"pipeline must be a Pipeline or None, got {pipeline!r}")
     listener = EventLog(logger, interval=interval, every=every)
     if attempts is None:
-        attempts = _is_enabled(listener.logger, logging.DEBUG)
+        attempts = isinstance(listener.logger, logging.Logger) and listener.logger.isEnabledFor(logging.DEBUG)
     left_out = UNLOGGED if _validation.flag("attempts", attempts) else (*UNLOGGED, *ATTEMPTS)
     kinds = [kind for kind in Event.__subclasses__() if kind not in left_out]
     return (events.listen if pipeline is None else pipeline.listen)(listener, *kinds)

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import litestar
+import prometheus_client
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -303,6 +304,22 @@ def test_endpoint_answers_under_every_server(kind: str) -> None:
         assert (answer.status_code, client.get("/livez").status_code) == (503, 200)
         assert 0 <= answer.json()["required"]["users"]["refusing_seconds"] < 60
         breaker.close()
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_routes_of_the_endpoint_hide_no_other_mount(framework: Any) -> None:
+    """`/metrics` leads to the application that is mounted there, because no mount for all paths answers it with 404."""
+    app, endpoint = framework(), HealthEndpoint()
+    app.mount("/metrics", prometheus_client.make_asgi_app())
+    for path in ("/livez", "/readyz"):
+        app.add_route(path, endpoint)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        client.follow_redirects = True
+        answers = {path: await client.get(path) for path in ("/metrics", "/livez", "/readyz", "/elsewhere")}
+        refused = await client.post("/livez")
+    assert "python_info" in answers["/metrics"].text
+    assert (answers["/livez"].json(), answers["/readyz"].json()["ready"]) == ({"live": True}, True)
+    assert (answers["/elsewhere"].status_code, refused.status_code) == (404, 405)
 
 
 def test_endpoint_refuses_other_paths_and_methods(server: Running) -> None:

@@ -129,6 +129,19 @@ def stdlib_logger() -> Any:
     return structlog.stdlib.get_logger("tests.structured")
 
 
+@pytest.mark.parametrize(("attempts", "events"), [(None, []), (True, ["AttemptStarted"])])
+def test_structlog_that_writes_every_level_has_attempts_only_on_request(
+    lines: Lines, attempts: bool | None, events: list[str]
+) -> None:
+    """Without a configuration structlog writes level debug, and a line for each call is not what its users want."""
+    configure(lines, logging.DEBUG)
+    pipeline = Pipeline(Retry(2, wait=0))
+    stop = log_events(pipeline, logger=structlog.get_logger(), attempts=attempts)
+    pipeline.call(lambda: 7)
+    stop()
+    assert [line["event"] for line in lines.objects] == events
+
+
 def test_level_that_is_off_in_structlog_counts_nothing_as_left_out(lines: Lines) -> None:
     """A refusal that its level hid is not counted as left out later."""
     configure(lines, logging.ERROR)
@@ -225,7 +238,7 @@ def test_logger_that_raises_does_not_fail_the_call(lines: Lines, caplog: pytest.
 
     structlog.configure(processors=[broken])
     pipeline = Pipeline(Retry())
-    stop = log_events(pipeline, logger=structlog.get_logger())
+    stop = log_events(pipeline, logger=structlog.get_logger(), attempts=True)
     assert pipeline.call(lambda: 7) == 7
     stop()
     assert [record.getMessage() for record in caplog.records] == ["resilient: a listener raised on AttemptStarted"]

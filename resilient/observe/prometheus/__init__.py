@@ -4,7 +4,7 @@
     from resilient.observe.prometheus import register
 
     register()                      # into prometheus_client.REGISTRY
-    start_http_server(9100)         # or mount prometheus_client.make_asgi_app() in your application
+    start_http_server(9464)         # or mount prometheus_client.make_asgi_app() in your application
 
 A scrape reads plain integers that pipelines count in any case, so counters and gauges cost a call nothing. Durations
 are recorded from `register` on, and cost each call a little (`durations=None` leaves them out). The metrics are those
