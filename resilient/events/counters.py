@@ -130,21 +130,8 @@ def _limited(key: Key, known: Mapping[Key, object]) -> Key:
     return key[0], *[OTHER] * (len(key) - 1)
 
 
-_Entered = tuple[tuple["weakref.ref[object]", CallCount], ...]
-"""Counts of calls, with what they belong to."""
-
-_Calls = tuple[CallCount, _Entered]
-"""The sum of the counts whose pipelines are gone, and the other ones."""
-
-
-def _folded(gone: CallCount, entered: _Entered) -> _Calls:
-    live, dead = [], [gone]
-    for entry in entered:
-        if entry[0]() is not None:
-            live.append(entry)
-        else:
-            dead.append(entry[1])
-    return _sum(dead), tuple(live)
+def _nobody() -> None:
+    """What the sum of the counts belongs to whose pipelines are gone."""
 
 
 class _Durations(dict[str, DurationHistogram]):
@@ -182,25 +169,29 @@ class Counters:
         self.attempts = 0
         self.call_durations = _Durations()
         self.attempt_durations = _Durations()
-        self._calls: _Calls = CallCount(), ()
+        self._entered: list[tuple[Callable[[], object], CallCount]] = [(_nobody, CallCount())]
 
     def enter(self, owner: object, calls: CallCount) -> None:
         """Add a count of calls. It is part of the sums also when `owner`, which all calls in flight refer to, is
         gone."""
         entry = weakref.ref(owner), calls
         with self._lock:
-            number = len(self._calls[1])
+            number = len(self._entered)
             if number >= 16 and not number & (number - 1):  # now and then
-                self._change_calls(_folded)
-            self._change_calls(lambda gone, entered: (gone, (*entered, entry)))
+                self._fold()
+            self._entered.append(entry)
 
-    def _change_calls(self, change: Callable[[CallCount, _Entered], _Calls]) -> None:
-        """Replace `_calls`; again, if a signal handler or a finalizer has replaced it meanwhile."""
-        done = False
+    def _fold(self) -> None:
+        """Add up the counts whose pipelines are gone: the first part of the list is replaced at once. If a signal
+        handler or a finalizer has done the same meanwhile, the first entry is another one, and it is done again."""
+        entered, done = self._entered, False
         while not done:
-            before = self._calls
-            after = change(*before)
-            self._calls = after if (done := self._calls is before) else self._calls
+            seen = entered.copy()
+            live = [entry for entry in seen if entry[0]() is not None]
+            known = {id(calls) for _, calls in live}
+            gone = _sum([calls for _, calls in seen if id(calls) not in known])
+            part, folded = slice(0, len(seen)), [(_nobody, gone), *live]
+            (done := entered[0] is seen[0]) and entered.__setitem__(part, folded)
 
     def counter(self, *key: str) -> Counter:
         """Return the counter of how often something happened, by `Key`. It stays the same."""
@@ -256,9 +247,8 @@ class Counters:
         """All counts now, those of calls and attempts that succeeded included."""
         with self._lock:
             counts = {key: counter.number for key, counter in self._counters.copy().items() if counter.number}
-            self._change_calls(_folded)
-            gone, entered = self._calls
-            calls = _sum([gone, *(each for _, each in entered)])
+            self._fold()
+            calls = _sum([each for _, each in self._entered.copy()])
             attempts = self.attempts + calls.at_once
             succeeded = calls.at_once + calls.returned
         if succeeded:
@@ -275,7 +265,7 @@ class Counters:
     def in_flight(self) -> int:
         """The number of calls in flight."""
         with self._lock:
-            return sum(calls.inside for _, calls in self._calls[1])
+            return sum(calls.inside for _, calls in self._entered.copy())
 
 
 # -- by name ---------------------------------------------------------------------------------------------------------
