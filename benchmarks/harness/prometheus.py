@@ -97,6 +97,7 @@ class Prometheus(_Server):
         targets: the addresses of the scraped processes, by their job.
         rules: the files of its rules.
         alertmanager: the address to which it sends alerts.
+        flags: further options of its command.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Prometheus(_Server):
         *,
         rules: Sequence[Path] = (),
         alertmanager: str | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         config: dict[str, Any] = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
@@ -125,27 +127,40 @@ class Prometheus(_Server):
             directory,
             "/-/ready",
             *(program, f"--config.file={file}", f"--storage.tsdb.path={directory / 'prometheus'}"),
+            *flags,
         )
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The present result: `{"metric": {label: value}, "value": [time, "number"]}` for each series."""
-        return self._result("/api/v1/query", query=expression)
+        found: list[dict[str, Any]] = self._data("/api/v1/query", query=expression)["result"]
+        return found
 
     def query_range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
         """The results from `start` to `end` (Unix times), every `step` seconds: with `values` in place of `value`."""
-        return self._result("/api/v1/query_range", query=expression, start=start, end=end, step=step)
+        asked = self._data("/api/v1/query_range", query=expression, start=start, end=end, step=step)
+        found: list[dict[str, Any]] = asked["result"]
+        return found
+
+    def exemplars(self, expression: str, start: float, end: float) -> list[dict[str, Any]]:
+        """The exemplars of the selected series: `{"seriesLabels": {...}, "exemplars": [{"labels": {...}, ...}]}`. Needs
+        the flag `--enable-feature=exemplar-storage`."""
+        found: list[dict[str, Any]] = self._data("/api/v1/query_exemplars", query=expression, start=start, end=end)
+        return found
+
+    def own_metrics(self) -> str:
+        """The metrics of the program itself, as text."""
+        return self._client.get("/metrics").raise_for_status().text
 
     def series(self) -> set[str]:
         """The names of all metrics that it has."""
         names = self._client.get("/api/v1/label/__name__/values").raise_for_status().json()
         return set(names["data"])
 
-    def _result(self, path: str, **parameters: Any) -> list[dict[str, Any]]:
+    def _data(self, path: str, **parameters: Any) -> Any:
         answer = self._client.get(path, params=parameters).json()
         if answer["status"] != "success":
             raise ValueError(f"{parameters['query']}: {answer['error']}")
-        found: list[dict[str, Any]] = answer["data"]["result"]
-        return found
+        return answer["data"]
 
 
 def free_port() -> int:

@@ -334,7 +334,7 @@ async def test_rates_and_latencies_come_while_a_page_is_open() -> None:
 FORKS = """
 import asyncio, os
 from resilient import CircuitBreaker, Pipeline
-from resilient.events import CircuitChanged, Event, channel
+from resilient.events import channel
 from resilient.observe.live import LiveView
 from tests.observe.live_client import stream
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from benchmarks.harness.prometheus import Prometheus
 from resilient import Bulkhead, Pipeline, Retry
 from tests.observe.scrapes import Families, NewRegistry, errors, make_calls, value
 from tests.servers import find_program, free_port
@@ -108,78 +107,39 @@ def test_any_worker_of_gunicorn_shows_the_figures_of_all(tmp_path: Path) -> None
         assert value(scrape(), "resilient_permits_limit", pipeline="users") == 10
 
 
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Callable[[int], str]]:
-    """Return a function that starts a Prometheus which scrapes a port of this machine; its URL."""
-    program = find_program("prometheus")
-    contexts = []
-
-    def start(target: int) -> str:
-        port = free_port()
-        scrape = {
-            "job_name": "test",
-            "scrape_interval": "200ms",
-            "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
-        }
-        (tmp_path / "prometheus.yml").write_text(
-            json.dumps({"scrape_configs": [{**scrape, "scrape_timeout": "200ms"}]})
-        )
-        context = running(
-            program,
-            "--config.file=prometheus.yml",
-            "--storage.tsdb.path=data",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--enable-feature=exemplar-storage",
-            log=tmp_path / "log",
-        )
-        context.__enter__()
-        contexts.append(context)
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for context in contexts:
-        context.__exit__(None, None, None)
-
-
-def test_prometheus_stores_the_figures_and_the_exemplars(
-    new_registry: NewRegistry, prometheus: Callable[[int], str]
-) -> None:
+def test_prometheus_stores_the_figures_and_the_exemplars(new_registry: NewRegistry, tmp_path: Path) -> None:
     """A real Prometheus accepts each sample of a scrape, and finds the trace of a call that failed."""
+    program = find_program("prometheus")
     registry = new_registry(durations="attempts", exemplars=lambda: {"trace_id": "t1"})
     users = Pipeline(Retry(attempts=2, wait=0), Bulkhead(9), name="scraped")
     make_calls(users, 5, failures=1)
     server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
+    targets = {"test": [f"127.0.0.1:{server.server_port}"]}
+    prometheus = Prometheus(program, tmp_path, targets, flags=["--enable-feature=exemplar-storage"])
+
+    def query(expression: str) -> float | None:
+        found = prometheus.query(expression)
+        return float(found[0]["value"][1]) if found else None
+
     try:
-        url = prometheus(server.server_port)
-
-        def query(expression: str) -> float | None:
-            found = json.loads(get(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"))["data"][
-                "result"
-            ]
-            return float(found[0]["value"][1]) if found else None
-
-        def exemplar() -> Any:
-            asked = {
-                "query": "resilient_call_duration_seconds_bucket",
-                "start": time.time() - 60,
-                "end": time.time() + 60,
-            }
-            return json.loads(get(f"{url}/api/v1/query_exemplars?{urllib.parse.urlencode(asked)}"))["data"]
-
         assert eventually(lambda: query('sum(resilient_calls_total{pipeline="scraped"})'), "calls are stored") == 6
         assert query('sum(resilient_retries_total{pipeline="scraped"})') == 1
-        assert (
-            query('histogram_quantile(0.5, resilient_call_duration_seconds_bucket{ending="success"}) < 1') is not None
-        )
+        median = 'histogram_quantile(0.5, resilient_call_duration_seconds_bucket{ending="success"})'
+        assert query(f"{median} < 1") is not None
         assert query("up") == 1
         assert query("scrape_samples_scraped") == sum(len(family.samples) for family in registry.collect())
-        assert "\nprometheus_target_scrapes_sample_duplicate_timestamp_total 0\n" in get(f"{url}/metrics")
-        found = eventually(exemplar, "exemplars are stored")
+        assert "\nprometheus_target_scrapes_sample_duplicate_timestamp_total 0\n" in prometheus.own_metrics()
+        now = time.time()
+        found = eventually(
+            lambda: prometheus.exemplars("resilient_call_duration_seconds_bucket", now - 60, now + 60),
+            "exemplars are stored",
+        )
         of_ours = [each for each in found if each["seriesLabels"]["pipeline"] == "scraped"]
         assert [each["labels"] for series in of_ours for each in series["exemplars"]] == [{"trace_id": "t1"}]
         assert {each["seriesLabels"]["ending"] for each in of_ours} == {"failure"}
         assert errors(registry) == 0
     finally:
+        prometheus.stop()
         server.shutdown()
         server.server_close()
         thread.join()
