@@ -41,6 +41,24 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def watched(*arguments: str, until: str) -> tuple[str, str]:
+    """Let the command run until it has printed a line with this text, press Ctrl-C, and return all that it printed, on
+    both outputs."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment("watch")
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = []
+        while not (lines and until in lines[-1]):
+            lines.append(process.stdout.readline())
+            assert lines[-1], process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+    return "".join(lines) + rest, errors
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     with Running("uvicorn") as running:
@@ -80,20 +98,16 @@ def test_once_shows_the_state_and_ends(live: str, tmp_path: Path) -> None:
 
 def test_json_goes_to_standard_output_alone(live: str) -> None:
     """For `| jq`."""
-    done = run(live, "--seconds", "5", "--json", "-")
-    assert done.returncode == 0
-    objects = [json.loads(line) for line in done.stdout.splitlines()]
-    assert objects
-    assert all("pipelines" in each for each in objects)
-    assert "isolated" in done.stderr
+    printed, errors = watched(live, "--json", "-", until='"pipelines"')
+    assert all("pipelines" in json.loads(line) for line in printed.splitlines())
+    assert "isolated" in errors
 
 
 def test_pipe_gets_lines_without_escape_codes(live: str) -> None:
     """Each pipeline in a line."""
-    done = run(live, "--seconds", "5")
-    assert done.returncode == 0
-    assert "\x1b" not in done.stdout
-    assert re.search(r"^\d\d:\d\d:\d\d 'watched\\x1b\[31m': isolated, 0 in flight, Bulkhead 0/7$", done.stdout, re.M)
+    printed, _ = watched(live, until="watched")
+    assert "\x1b" not in printed
+    assert re.search(r"^\d\d:\d\d:\d\d 'watched\\x1b\[31m': isolated, 0 in flight, Bulkhead 0/7$", printed, re.M)
 
 
 def test_reader_that_leaves_ends_the_command(live: str) -> None:

@@ -15,6 +15,7 @@ from resilient.observe.live import LiveView, apply, difference
 from resilient.observe.live.figures import Counts, figures
 from resilient.observe.live.reading import GATES
 from resilient.policies.keyed import Keyed
+from tests.hypothesis_settings import search
 from tests.observe.live_client import request, stream
 
 NAMES = st.text(max_size=3)
@@ -45,6 +46,7 @@ class Odd(Wrap):
         return loop
 
 
+@search(100)
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.dictionaries(NAMES, VALUES, max_size=4))
 def test_difference_makes_the_new_state_of_the_old_one(old: dict[str, Any], new: dict[str, Any]) -> None:
     """It survives JSON, leaves the old state as it is, and is empty only for equal states."""
