@@ -191,7 +191,7 @@ class Counters:
             known = {id(calls) for _, calls in live}
             gone = _sum([calls for _, calls in seen if id(calls) not in known])
             part, folded = slice(0, len(seen)), [(_nobody, gone), *live]
-            (done := entered[0] is seen[0]) and entered.__setitem__(part, folded)
+            _ = (done := entered[0] is seen[0]) and entered.__setitem__(part, folded)
 
     def counter(self, *key: str) -> Counter:
         """Return the counter of how often something happened, by `Key`. It stays the same."""
