@@ -119,7 +119,7 @@ def why(outcome: object) -> Why:
         return Why(_of_result(report if isinstance(report, dict) and "steps" in report else None))
     raise TypeError(
         f"why() takes an exception, or a response of an HTTP transport, got {type(outcome).__name__}: "
-        "for other results write `with recording() as calls:`"
+        "for other results write `with recording() as calls:` (resilient.observe.why)"
     )
 
 

@@ -86,6 +86,7 @@ def test_list_as_json(tmp_path: Path) -> None:
         (["--objective", "100"], "--objective must be a percentage above 0 and below 100, got 100"),
         (["--objective", "99.9%"], "--objective must be a percentage, such as 99.9 or users=99.5, got '99.9%'"),
         (["--objective", "a=0"], "--objective of 'a' must be a percentage above 0 and below 100, got 0"),
+        (["--objective", "0.99"], "--objective must be a percentage of at least 1, got 0.99: a share of 0.99 is 99"),
         (["--objective", "nan"], "--objective must be a finite number >= 0, got nan"),
         (["--objective", "=99"], "--objective must be a percentage, such as 99.9 or users=99.5, got '=99'"),
         (["--budget", "0"], "--budget must be a share above 0 and at most 1, got 0"),

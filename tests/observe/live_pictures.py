@@ -132,6 +132,8 @@ def take(directory: Path) -> None:
                 pages[name].goto(server.origin)
             time.sleep(SECONDS)
             for name, page in pages.items():
+                page.bring_to_front()  # a hidden page is painted late, one part of it after another
+                page.wait_for_timeout(500)
                 save(page.screenshot(), directory / f"live-{name}.png")
             browser.close()
     finally:

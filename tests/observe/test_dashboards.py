@@ -164,6 +164,7 @@ def test_metric_or_label_that_the_table_lacks_is_refused() -> None:
         ({"objective": 99.9999999999999}, "objective must be a percentage above 0 and below 100, got 99.99999"),
         ({"by": ("__name__",)}, "by must be names of labels that scrapes add, such as job, got '__name__'"),
         ({"objective": 0}, "objective must be a percentage above 0 and below 100, got 0"),
+        ({"objective": 0.999}, "objective must be a percentage of at least 1, got 0.999: a share of 0.999 is 99.9"),
         ({"objective": "99"}, "objective must be a finite number >= 0, got '99': write 99, without quotes"),
         ({"objectives": {"a": 100}}, "objective of 'a' must be a percentage above 0 and below 100, got 100"),
         ({"budget": 10}, "budget must be a share above 0 and at most 1, got 10: 10% is 0.1"),

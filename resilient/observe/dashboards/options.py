@@ -77,5 +77,8 @@ def budget_of(objective: float) -> float:
 
 def _check_objective(argument: str, objective: object) -> None:
     percentage = _validation.amount(argument, objective)
+    if 0 < percentage < 1:
+        hint = f"a share of {objective!r} is {percentage * 100:g}"
+        raise ValueError(f"{argument} must be a percentage of at least 1, got {objective!r}: {hint}")
     if not 0 < percentage < 100 or not budget_of(percentage):
         raise ValueError(f"{argument} must be a percentage above 0 and below 100, got {objective!r}")
