@@ -56,8 +56,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
     After each module collect its garbage, and exempt what is left. Otherwise the reports of thousands of tests slow
     down each later collection, and each pipeline that is garbage would look at all pipelines."""
-    for owner in list(counters._recording.wishes):
-        record_durations(None, owner)
+    for owner in list(counters._recording.wanted):
+        record_durations(owner, None)
     counters._by_name.clear()
     if channel._everywhere:
         channel._everywhere.clear()

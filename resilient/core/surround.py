@@ -40,7 +40,7 @@ class Scope(Protocol):
 
 
 class ScopedSurround(Surround):
-    """A surround by scopes."""
+    """A listener that opens a `Scope` around each call and each attempt."""
 
     def enter(self, call: Call, context: PipelineContext, part: Part) -> Scope | None:
         """Open a scope for a call or attempt that begins now, in this task or thread; None: it has none. Must not raise

@@ -12,7 +12,7 @@ from typing import Any
 
 from resilient._atomic import members, module_lock
 from resilient._validation import callback
-from resilient.events.counters import Counters, Example, counters_of
+from resilient.events.counters import Counters, Wanted, counters_of
 from resilient.events.counters import record_durations as _record_durations
 from resilient.events.records import (
     AttemptFailed,
@@ -282,10 +282,10 @@ def listen(listener: Listener, *kinds: type[Event]) -> Callable[[], None]:
     return stop
 
 
-def record_durations(wish: tuple[bool, Example | None, float] | None, owner: object) -> None:
+def record_durations(owner: object, wanted: Wanted | None) -> None:
     """As `resilient.events.counters.record_durations`; calls take the path on which their duration is recorded."""
     with _lock:
-        _record_durations(wish, owner)
+        _record_durations(owner, wanted)
         for channel in members(_channels):
             channel.notify_watcher()
 

@@ -33,6 +33,7 @@ __all__ = [
     "CallCount",
     "Counter",
     "Counters",
+    "Wanted",
     "all_counters",
     "counters_of",
     "dropped_names",
@@ -314,7 +315,15 @@ def all_counters() -> list[Counters]:
 Example = Callable[[], Mapping[str, str] | None]
 
 
-class _Wish(NamedTuple):
+class Wanted(NamedTuple):
+    """The durations that an exporter wants.
+
+    Attributes:
+        attempts: whether those of attempts, too.
+        exemplar: returns the labels of an example; None: there are no examples.
+        slow: seconds from which a call that succeeded is an example.
+    """
+
     attempts: bool
     exemplar: Example | None
     slow: float
@@ -324,15 +333,15 @@ class _Recording:
     """The durations that are recorded now, and the calls that are noted as examples."""
 
     def __init__(self) -> None:
-        self.wishes: dict[object, _Wish] = {}
+        self.wanted: dict[object, Wanted] = {}
         self.update()
 
     def update(self) -> None:
-        """Follow a change of `wishes`."""
-        wishes = members(self.wishes.values())
-        self.calls = bool(wishes)
-        self.attempts = any(wish.attempts for wish in wishes)
-        examples = [wish for wish in wishes if wish.exemplar is not None]
+        """Follow a change of `wanted`."""
+        wanted = members(self.wanted.values())
+        self.calls = bool(wanted)
+        self.attempts = any(each.attempts for each in wanted)
+        examples = [each for each in wanted if each.exemplar is not None]
         self.exemplar = examples[-1].exemplar if examples else None
         self.slow = examples[-1].slow if examples else math.inf
 
@@ -354,18 +363,14 @@ class _Recording:
 _recording = _Recording()
 
 
-def record_durations(wish: tuple[bool, Example | None, float] | None, owner: object) -> None:
-    """Record durations from now on, as long as an owner wishes it; with None the owner's wish ends. (The function for
-    exporters is `resilient.observe.metrics.record_durations`.)
-
-    `wish`: whether attempts are recorded, too; the function that returns the labels of an example; and the seconds from
-    which a call that succeeded is one.
-    """
+def record_durations(owner: object, wanted: Wanted | None) -> None:
+    """Record the durations that `owner` wants from now on; None: it wants none any more. (The function for exporters is
+    `resilient.observe.metrics.record_durations`.)"""
     with _lock:
-        if wish is None:
-            _recording.wishes.pop(owner, None)
+        if wanted is None:
+            _recording.wanted.pop(owner, None)
         else:
-            _recording.wishes[owner] = _Wish(*wish)
+            _recording.wanted[owner] = wanted
         _recording.update()
         for counters in _by_name.values():
             _recording.applies_to(counters)

@@ -208,8 +208,8 @@ def record_durations(
     if slow != math.inf:
         slow = _validation.seconds("slow", slow, zero=True)
     owner = object()
-    channel.record_durations((_validation.flag("attempts", attempts), exemplar, slow), owner)
-    return lambda: channel.record_durations(None, owner)
+    channel.record_durations(owner, counters.Wanted(_validation.flag("attempts", attempts), exemplar, slow))
+    return lambda: channel.record_durations(owner, None)
 
 
 def read(*, keys: int = 0) -> dict[Metric, list[Series]]:

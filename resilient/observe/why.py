@@ -19,7 +19,7 @@ of errors, cancellations. It also takes a response of an HTTP transport. For the
 `recording()`.
 
 An error carries no record. Its traceback leads to the gate layers through which it came, and these have the calls; so
-an error costs nothing until somebody asks. That has three consequences:
+an error costs nothing until `why` is called. That has three consequences:
 
 - Ask while the error has its traceback. Without it (`error.with_traceback(None)`, `traceback.clear_frames`), little is
   known: of an error of this library its own attributes, of a `TimedOut` also the attempts before it.

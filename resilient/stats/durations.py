@@ -4,8 +4,8 @@ The bounds of its buckets are the powers of 2**(1/32), which is scale 5 of OpenT
 `i` counts durations in `(2**(i/32), 2**((i+1)/32)]` seconds. So a quantile is exact to 2.2%, and any power of two is a
 bound. Its buckets are a list of 1,601 counts (13 KB), from a nanosecond to twelve days.
 
-(The histogram of `resilient.stats.histogram` forgets: it follows a dependency that changes. The increase of such counts
-over time would be wrong.)
+(The counts of `resilient.stats.histogram` decay, because it follows a dependency that changes. A rate computed from
+them would be wrong.)
 """
 
 from __future__ import annotations

@@ -114,19 +114,19 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """Return a finite number that somebody else has written; None for anything else."""
+    """Return a number that came from the watched process, if it is finite; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         return None
     return value
 
 
 LONGEST = 300
-"""Characters of a text of somebody else. Names are shorter (`_validation.legible`)."""
+"""The most characters of a text of the watched process. Names are shorter (`_validation.legible`)."""
 
 
 def printable(text: str) -> str:
-    """Return a text of somebody else that can go to a terminal: in one line, without control characters, and of bounded
-    length."""
+    """Return a text of the watched process as it can be shown in a terminal: in one line, without control characters,
+    and of bounded length."""
     line = " ".join(text[: 4 * LONGEST].split())
     safe = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
     return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 3]}..."

@@ -212,7 +212,7 @@ def _event(line: Line) -> Text:
 def _clock(at: float) -> str:
     try:
         return time.strftime("%H:%M:%S", time.localtime(at))
-    except (ValueError, OverflowError, OSError):  # a time of somebody else
+    except (ValueError, OverflowError, OSError):  # the watched process has sent it
         return "--:--:--"
 
 

@@ -31,7 +31,7 @@ STATES = (("closed", GREEN), ("half-open", AMBER), ("open", RED), ("isolated", P
 
 
 def dependency(options: DashboardOptions) -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard of one dependency, in the JSON model of Grafana."""
     scope = Scope(options, several=False, policies=True)
     panels = [
         *(row("Calls"), *_calls(scope, options)),

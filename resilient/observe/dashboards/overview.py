@@ -15,7 +15,7 @@ __all__ = ["overview"]
 
 
 def overview(options: DashboardOptions) -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard of all pipelines, in the JSON model of Grafana."""
     scope = Scope(options, several=True)
     panels = [*_numbers(scope, options), _all_pipelines(scope), *_over_time(scope, options)]
     return dashboard(

@@ -31,7 +31,7 @@ def _pipeline_not_on(options: DashboardOptions) -> Alert:
         summary=f'A pipeline has been in mode "{{{{ $labels.mode }}}}" for 30 minutes: {subject(options, "pipeline")}',
         description="In {{ $value }} processes.",
         means=(
-            'Somebody has switched it. "off": its function runs unguarded, and its calls are not counted, so no other'
+            'It was switched by hand. "off": its function runs unguarded, and its calls are not counted, so no other'
             ' alert sees them. "once": no second attempts. "instant": no pauses between attempts, which is for tests.'
         ),
         look="Who switched it and why: the log of the incident. `registry.pipelines()` has the mode of each.",

@@ -88,7 +88,7 @@ def _circuit_isolated(options: DashboardOptions) -> Alert:
         severity="warning",
         summary=f"A circuit has been isolated by hand for an hour: {subject(options, 'pipeline', 'policy')}",
         description="{{ $value }} circuits of this policy are isolated: they refuse all calls until closed by hand.",
-        means="Somebody has isolated the circuit. It does not close by itself.",
+        means="It was isolated by hand, and does not close by itself.",
         look="Who isolated it and why: the log line of the change, the log of the incident.",
         do="If the reason is over, close the circuit. If it is meant to last, silence the alert.",
     )

@@ -23,7 +23,7 @@ __all__ = ["server"]
 
 
 def server(options: DashboardOptions) -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard of a server's admission, in the JSON model of Grafana."""
     scope = Scope(options, several=False, with_metric="resilient.permits.limit")
     return dashboard(
         "resilient-server",

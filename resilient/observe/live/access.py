@@ -3,8 +3,8 @@
 a client that is not on this machine    403, unless its network is in `allow`
 a client behind a proxy                 403, unless the network of the proxy is in `allow`: `X-Forwarded-For` and
                                         its like are never believed, and a proxy on this machine hides its clients
-a Host that is a name                   403, unless it is localhost or in `hosts`: a name of somebody else may lead
-                                        to this machine, and its page would be of the same origin (DNS rebinding).
+a Host that is a name                   403, unless it is localhost or in `hosts`: the owner of another name can let
+                                        it lead to this machine, and has then a page of the same origin (DNS rebinding).
                                         An address as Host is no name, so it cannot be rebound
 a request of another site               403, except a link to the page (by `Sec-Fetch-Site` and `Origin`)
 a POST without the token of the page    403

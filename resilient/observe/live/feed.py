@@ -90,7 +90,7 @@ class Feed:
         return self._thread is not None
 
     def join(self, reader: Reader) -> None:
-        """Give the state to one more stream."""
+        """Add a stream, and start the thread if it is the first one."""
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="resilient-live", daemon=True)
@@ -100,7 +100,7 @@ class Feed:
             self._lock.notify_all()
 
     def leave(self, reader: Reader) -> None:
-        """End that."""
+        """Remove a stream that has ended."""
         with self._lock:
             self._readers.discard(reader)
             self._lock.notify_all()
@@ -245,7 +245,7 @@ class _Reading:
 
 
 def _nothing() -> None:
-    """What there is to stop while the thread does not run."""
+    """Stop nothing: while the thread does not run, nothing listens."""
 
 
 def split(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def _stream(stream: Stream, aggregation: object, instrument: Instrument, reader:
     if isinstance(aggregation, DefaultAggregation):
         aggregation = reader._instrument_class_aggregation[type(instrument)]
         if isinstance(aggregation, ExplicitBucketHistogramAggregation) and aggregation._boundaries == _DEFAULT:
-            return [stream]  # what every exporter over OTLP prefers unless it is told otherwise
+            return [stream]  # what every exporter over OTLP prefers unless its preference is set
     match aggregation:
         case DropAggregation():
             return []

@@ -165,7 +165,7 @@ def _end_at_exit_of_multiprocessing(writer: Writer) -> None:
 
 
 def _end_at_exit_of_multiprocessing_children(writer: Writer) -> None:
-    """The same in each child that multiprocessing forks from now on: it forgets what was to be done at its end."""
+    """The same in each child that multiprocessing forks from now on, which drops the finalizers of its parent."""
     from multiprocessing import util
 
     util.register_after_fork(writer, _end_at_exit_of_multiprocessing)
