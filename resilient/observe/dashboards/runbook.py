@@ -12,8 +12,8 @@ __all__ = ["NOTES", "runbook_text"]
 NOTES = (
     "Scrape at least once a minute. Rates are taken over five minutes and need two scrapes in that time.",
     "There is one alert for all processes of a service. The dashboards show single processes by `instance`.",
-    "A counter appears with its first count, and a rate needs two scrapes of it. So the first failure of its kind in a"
-    " process is not seen.",
+    "Most counters appear with their first count, and a rate needs two scrapes. So the first refusal or retry of its"
+    " kind in a process is not seen. Calls, attempts and changes of circuits count from 0.",
     "A restart is no alert: rates are taken for each process before they are summed, so a counter that begins again at"
     " 0 does no harm.",
     "A share of few calls is no alert: it needs 20 calls, or 5 refusals, in five minutes. An alert on the error budget"
