@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +69,18 @@ def test_end_is_made_once(slow: Work) -> None:
     slow.writer.end()
     slow.writer.end()
     assert len(slow.closed) == 1
+
+
+def test_nothing_refers_to_a_writer_that_has_ended() -> None:
+    """However often it was started."""
+    work = Work(LONG)
+    for _ in range(3):
+        work.writer.start()
+        work.writer.end()
+    gone = weakref.ref(work.writer)
+    del work
+    gc.collect()
+    assert gone() is None
 
 
 def test_it_can_be_started_again(quick: Work) -> None:

@@ -43,6 +43,8 @@ class Writer:
         self._interval = interval
         self._thread: _Thread | None = None
         self._pauses = 0  # forks in progress, in any thread
+        self.cancel_exit: Callable[[], object] | None = None
+        """Cancels the call of `end` at the end of a process of multiprocessing."""
         _end_at_exit_of_multiprocessing_children(self)
 
     def start(self) -> None:
@@ -58,6 +60,9 @@ class Writer:
         if self not in _running:
             return
         _running.discard(self)
+        if self.cancel_exit is not None:
+            self.cancel_exit()  # it refers to this object
+            self.cancel_exit = None
         thread, self._thread = self._thread, None
         if thread is None:
             self._close()
@@ -161,7 +166,7 @@ def _end_at_exit_of_multiprocessing(writer: Writer) -> None:
     may end by `os._exit`, without `atexit`."""
     from multiprocessing import util  # only this mode needs it
 
-    util.Finalize(None, writer.end, exitpriority=0)
+    writer.cancel_exit = util.Finalize(None, writer.end, exitpriority=0).cancel
 
 
 def _end_at_exit_of_multiprocessing_children(writer: Writer) -> None:
