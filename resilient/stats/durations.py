@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from itertools import compress
 from math import log2
 
+from resilient._atomic import GIL, module_lock
+
 __all__ = [
     "BUCKETS_PER_OCTAVE",
     "FROM",
@@ -45,9 +47,12 @@ PER_OCTAVE, FROM = float(BUCKETS_PER_OCTAVE), float(LAST)
 """`BUCKETS_PER_OCTAVE` and `LAST` as floats: arithmetic of a float and an int takes twice as long."""
 
 
+_lock = module_lock()
+
+
 class DurationHistogram:
-    """Counts durations. Where there is a GIL, threads may record at the same time: each update is one bytecode after
-    the last call.
+    """Counts durations. Threads may record at the same time: where there is a GIL, each update is one bytecode after
+    the last call; elsewhere it takes a lock.
 
     Attributes:
         places: the count of each bucket, by its place: bucket `i` is at `LAST - 1 - i`.
@@ -63,10 +68,20 @@ class DurationHistogram:
         self.seconds = 0.0
         self.exemplars: dict[int, tuple[dict[str, str], float, float]] = {}
 
-    def record(self, seconds: float) -> None:
-        """Count one duration."""
-        self.places[place_of(seconds)] += 1
-        self.seconds += seconds
+    if GIL:
+
+        def record(self, seconds: float) -> None:
+            """Count one duration."""
+            self.places[place_of(seconds)] += 1
+            self.seconds += seconds
+
+    else:
+
+        def record(self, seconds: float) -> None:
+            """Count one duration."""
+            with _lock:
+                self.places[place_of(seconds)] += 1
+                self.seconds += seconds
 
     def note(self, labels: dict[str, str], seconds: float, at: float) -> None:
         """Keep a duration as the example of its bucket, in place of the one before."""

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import Histogram as SdkHistogram
-from opentelemetry.sdk.metrics import ObservableCounter
 from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
     ExponentialHistogram,
     Histogram,
     InMemoryMetricReader,
@@ -23,11 +21,6 @@ from opentelemetry.sdk.metrics.view import (
 
 from resilient.observe.opentelemetry import METER
 from tests.observe.otel_world import ATTEMPT, DURATION, Figures, collected
-
-CUMULATIVE, DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA
-PREFER_DELTA = {SdkHistogram: DELTA, ObservableCounter: DELTA}
-USERS = ("users", "success")
-NEVER = float("inf")
 
 
 def test_wide_range_gets_a_lower_scale(figures: Figures, exporting: Any) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -21,17 +19,9 @@ from resilient import (
 )
 from resilient.events import CallEnded
 from resilient.observe.timeline import WIDTH, duration
+from tests.observe.raising import raised
 
 pytestmark = pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
-
-
-async def raised(call: Callable[..., Any], *args: Any) -> BaseException:
-    """The error that a call raises."""
-    try:
-        await call(*args)
-    except BaseException as error:
-        return error
-    raise AssertionError("it raised nothing")
 
 
 def lines(text: str) -> str:

@@ -28,18 +28,10 @@ from resilient import (
     why,
 )
 from resilient.core.call import new_call
+from tests.observe.raising import raised
 from tests.worlds import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::resilient.PipelineWarning")
-
-
-async def raised(call: Callable[..., Any], *args: Any) -> BaseException:
-    """The error that a call raises."""
-    try:
-        await call(*args)
-    except BaseException as error:
-        return error
-    raise AssertionError("it raised nothing")
 
 
 def steps_of(outcome: BaseException) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 
 import pytest
@@ -25,3 +26,28 @@ def test_quantile_of_no_durations_is_refused() -> None:
     """There is no number that would be right."""
     with pytest.raises(ValueError, match="no durations"):
         quantile({}, 0.5)
+
+
+def test_threads_record_at_the_same_time_without_a_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each update is under a lock there."""
+    monkeypatch.setattr("resilient._atomic.GIL", False)
+    spec = importlib.util.find_spec("resilient.stats.durations")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lock, taken = module._lock, []
+
+    class Spy:
+        def __enter__(self) -> None:
+            taken.append("taken")
+            lock.__enter__()
+
+        def __exit__(self, *exc_info: object) -> None:
+            lock.__exit__(*exc_info)
+
+    module._lock = Spy()
+    histogram = module.DurationHistogram()
+    for _ in range(3):
+        histogram.record(0.5)
+    assert (histogram.buckets, histogram.seconds, taken) == ({-33: 3}, 1.5, ["taken"] * 3)
