@@ -184,7 +184,8 @@ class Counters:
 
     def _fold(self) -> None:
         """Add up the counts whose pipelines are gone: the first part of the list is replaced at once. If a signal
-        handler or a finalizer has done the same meanwhile, the first entry is another one, and it is done again."""
+        handler or a finalizer has done the same meanwhile, the first entry is another one, and it is done again. (No
+        handler runs between the comparison and the replacement, which are one line without a call of Python code.)"""
         entered, done = self._entered, False
         while not done:
             seen = entered.copy()
