@@ -22,9 +22,10 @@ import pytest
 
 from resilient import Bulkhead, CircuitBreaker, Pipeline
 from resilient.observe.live import LiveView
-from tests.cli.watch_servers import answering, free_port
+from tests.cli.watch_servers import answering
 from tests.demo.test_cli import environment, gone, needs_proc
 from tests.server.running import Running
+from tests.servers import free_port
 
 COMMAND = [sys.executable, "-m", "resilient", "watch"]
 

@@ -10,7 +10,8 @@ import pytest
 from resilient.cli.watch.reading import Reading, SourceError
 from resilient.cli.watch.sources import Address, readings
 from resilient.observe.live import LiveView
-from tests.cli.watch_servers import answering, free_port, quick, serving, take
+from tests.cli.watch_servers import answering, quick, serving, take
+from tests.servers import free_port
 
 __all__ = ["quick"]  # the fixture
 

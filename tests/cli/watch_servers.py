@@ -13,14 +13,7 @@ import uvicorn
 
 from resilient.cli.watch import sources
 
-__all__ = ["answering", "free_port", "quick", "serving", "take"]
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["answering", "quick", "serving", "take"]
 
 
 @asynccontextmanager
