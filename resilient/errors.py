@@ -144,6 +144,8 @@ class Rejected(ResilientError):
     ) -> None:
         super().__init__(message, pipeline=pipeline, policy=policy, key=key)
         self.retry_after = retry_after
+        if type(message) is Reason:
+            self._code = message.code
 
     if not TYPE_CHECKING:  # type checkers see the attribute of BaseException
 
@@ -188,6 +190,7 @@ def refusal(kind: type[R], message: tuple[Any, ...], policy: str, retry_after: f
     error.pipeline = ""
     error.policy = policy
     error.retry_after = retry_after
+    error._code = message[0].code
     return error
 
 
@@ -199,7 +202,6 @@ def _format_message(error: Any) -> None:
         template, name, *values = message
         name = f"{error.policy} for {error.key}" if error.key else name
         _args.__set__(error, (template.format(name, *values), *args[1:]))
-        error._code = template.code
 
 
 def add_key(error: Rejected, policy: str, key: str) -> None:
@@ -214,11 +216,7 @@ def add_key(error: Rejected, policy: str, key: str) -> None:
 
 def code_of(error: ResilientError) -> str:
     """Return the code of the reason for which a call was refused; "refused" for an error without one."""
-    args = _args.__get__(error)
-    message = args[0] if args else None
-    if type(message) is tuple and message and type(message[0]) is Template:
-        return message[0].code
-    return message.code if type(message) is Reason else error._code
+    return error._code
 
 
 class Opening(NamedTuple):

@@ -11,13 +11,13 @@ from dataclasses import replace
 from math import log2
 from typing import Any
 
-from resilient._atomic import GIL, module_lock
+from resilient._atomic import module_lock
 from resilient.core.call import Call, name_of
 from resilient.core.callbacks import CallbackError
 from resilient.core.classify import IGNORED
 from resilient.core.context import PipelineContext
 from resilient.core.current_call import register_guard
-from resilient.core.endings import UNSEEN, Endings, ending_of, verdict_on_error, verdict_on_result
+from resilient.core.endings import Endings, ending_of, verdict_on_error, verdict_on_result
 from resilient.core.gate import Withdrawn
 from resilient.core.history import status_of
 from resilient.errors import bare
@@ -183,7 +183,6 @@ class Ends:
         lifecycle, channel, counters = context.lifecycle, context.channel, context.counters
         judges_results, may_be_open = context.classifier.judges_results, lifecycle.may_be_open
         self.endings = endings = Endings(context, substitutes=substitutes)
-        calls_by_class = endings.calls_by_class
 
         def succeeded(call: Call, begin: float, end: float, good: dict[str, Any], is_attempt: bool) -> None:
             """Report a call that has succeeded at once, and is counted."""
@@ -255,13 +254,7 @@ class Ends:
 
         def failed(call: Call | None, begin: float | None, error: BaseException) -> None:
             """Count a call that has raised `error`, and report it."""
-            counter, by_class = calls_by_class.get(type(error), UNSEEN)
-            if (
-                GIL and by_class
-            ):  # `Endings.call_failed`, inlined: an open circuit refuses calls in no more time than this
-                counter.number += 1  # type: ignore[union-attr]
-            else:
-                endings.call_failed(call, error)
+            endings.call_failed(call, error)
             if begin is not None and call is not None:
                 emit_failed(call, begin, error)
 

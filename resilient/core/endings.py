@@ -23,7 +23,7 @@ from resilient.errors import TimedOut, is_group, leaves
 from resilient.events.counters import Counter, Counters
 from resilient.events.records import CallEnding, VerdictKind
 
-__all__ = ["UNSEEN", "CutByDeadline", "Endings", "ending_of", "verdict_on_error", "verdict_on_result"]
+__all__ = ["CutByDeadline", "Endings", "ending_of", "verdict_on_error", "verdict_on_result"]
 
 _REFUSALS = (
     errors.BulkheadFull,
@@ -63,22 +63,23 @@ class Endings:
     Attributes:
         counters: of the pipeline.
         succeeded: the counter of calls that succeeded, if every result is a success that is known at once; else None.
-        calls_by_class: the counter of calls that raised an error of this class, as far as seen; and whether the class
-            alone decides. Otherwise it decides for errors with only a message (as in `PipelineContext.on_error`).
+        decided: the counter of calls that raised an error of this class, for classes that decide how a call ended. Not
+            to be used without a GIL.
     """
 
     __slots__ = (
         "_attempts",
         "_attempts_by_class",
         "_attempts_returned",
+        "_calls_by_class",
         "_calls_returned",
         "_context",
         "_judges",
         "_lifecycle",
         "_may_be_open",
         "_substitutes",
-        "calls_by_class",
         "counters",
+        "decided",
         "succeeded",
     )
 
@@ -92,7 +93,8 @@ class Endings:
         self._lifecycle = context.lifecycle
         self._may_be_open = context.lifecycle.may_be_open
         self._substitutes = substitutes
-        self.calls_by_class: _ByClass = {
+        self.decided = {kind: self.counters.counter("calls", *known) for kind, known in _KNOWN.items()} if GIL else {}
+        self._calls_by_class: _ByClass = {
             kind: (self.counters.counter("calls", *known), True) for kind, known in _KNOWN.items()
         }
         is_plain = GIL and not (self._judges or self._may_be_open or substitutes)
@@ -107,9 +109,9 @@ class Endings:
 
     def call_failed(self, call: Call | None, error: BaseException) -> None:
         """Count a call that has raised `error`. `call`: None if the pipeline has made none."""
-        counter, by_class = self.calls_by_class.get(type(error), UNSEEN)
+        counter, by_class = self._calls_by_class.get(type(error), _UNSEEN)
         if not (by_class or (counter is not None and has_only_message(error))):
-            counter = self._counter_of(self.counters, "calls", self.calls_by_class, call, error)
+            counter = self._counter_of(self.counters, "calls", self._calls_by_class, call, error)
         if GIL:
             counter.number += 1  # type: ignore[union-attr]  # `Counter.add`, inlined
         else:
@@ -130,7 +132,7 @@ class Endings:
 
     def attempt_failed(self, call: Call | None, error: BaseException, begin: float | None) -> None:
         """Count an attempt that has raised `error`. `begin`: the time at which it began, if that was read."""
-        counter, by_class = self._attempts_by_class.get(type(error), UNSEEN)
+        counter, by_class = self._attempts_by_class.get(type(error), _UNSEEN)
         counters = self._attempts
         if not (by_class or (counter is not None and has_only_message(error))):
             if type(error) is Withdrawn:
@@ -205,7 +207,7 @@ def _by_verdict(counters: Counters, metric: str) -> dict[VerdictKind, Counter]:
 
 _ByClass = dict[type, tuple[Counter, bool]]
 
-UNSEEN: tuple[Counter | None, bool] = None, False
+_UNSEEN: tuple[Counter | None, bool] = None, False
 
 MOST_CLASSES = 256
 """The most classes of errors for which a counter is kept, because some programs make new classes without end."""

@@ -31,7 +31,7 @@ from resilient.core.context import PipelineContext
 from resilient.core.deadline import in_callers_time
 from resilient.core.gate import Gate, Ticket, Withdrawn
 from resilient.core.shadow import Shadow
-from resilient.errors import Rejected, code_of, is_cancellation, place_of, reason_of
+from resilient.errors import Rejected, is_cancellation, place_of, reason_of
 from resilient.events import CallRejected, Waited
 from resilient.events.counters import Counter
 
@@ -42,14 +42,21 @@ _log = logging.getLogger("resilient")
 Tickets = Sequence[Ticket | None]
 """The tickets of a gate group, outermost first; None for a gate that has given none."""
 
-MOST_CODES = 256
-"""The most reasons of refusals for which a counter is kept at hand."""
-
 EndTicket = Callable[[Gate, Ticket], None]
 """Ends a ticket at its gate: settles, cuts, withdraws, undoes or releases it."""
 
 FILE = "<resilient gate layer "
 """The file name of generated code begins with this; a number follows."""
+
+
+class _Refusals:
+    """The counter of refusals for one reason, kept at hand: while a circuit is open, all calls are refused for one."""
+
+    __slots__ = ("code", "counter")
+
+    def __init__(self, code: str, counter: Counter) -> None:
+        self.code = code
+        self.counter = counter
 
 
 class GateGroup:
@@ -86,7 +93,7 @@ class GateGroup:
         self.kinds = tuple([type(gate).__name__ for gate in gates])
         facts = [gate.facts for gate in gates]
         self.endings = tuple(["settle" if each.learns else "release" if each.holds else "" for each in facts])
-        self._refusals: dict[tuple[int, str], Counter] = {}
+        self._last_refusal = _Refusals("", Counter())
         self.names: dict[str, Any] = {
             "verdict_on": context.on_result,
             "is_open": context.lifecycle.is_open,
@@ -106,8 +113,8 @@ class GateGroup:
             self._end(tickets, _undo)
         if isinstance(error, Rejected):
             context = self.context
-            at = tickets.index(None)  # the gate that refused
-            counter = self._refusals.get((at, code := code_of(error))) or self._new_refusal(at, code)
+            code, last = error._code, self._last_refusal
+            counter = last.counter if code is last.code and len(tickets) == 1 else self._refusals_by(code, tickets)
             if GIL:
                 counter.number += 1  # `Counter.add`, inlined
             else:
@@ -118,11 +125,11 @@ class GateGroup:
                 now, reason = call.begin().now(), reason_of(error)
                 context.channel.emit(CallRejected(context.name, now, place_of(error), reason, error.retry_after))
 
-    def _new_refusal(self, at: int, code: str) -> Counter:
-        """The counter of the refusals of a gate for one reason."""
-        counter = self.context.counters.counter("rejections", self.gates[at].name, code)
-        if len(self._refusals) < MOST_CODES:
-            self._refusals[at, code] = counter
+    def _refusals_by(self, code: str, tickets: Tickets) -> Counter:
+        """The counter of the refusals for one reason, of the gate that has given no ticket."""
+        gate = self.gates[tickets.index(None)]
+        counter = self.context.counters.counter("rejections", gate.name, code)
+        self._last_refusal = _Refusals(code, counter)
         return counter
 
     async def queue(self, call: Call, tickets: Tickets) -> Tickets:

@@ -112,8 +112,12 @@ def outermost(shape: Shape, *, earns: bool, needs_call: bool, timed: bool, subst
         return [
             *already,
             "count.ended += 1",
+            f"counter = decided.get(type({error}))",
             "try:",
-            f"    call_failed(call, since, {error})",
+            "    if counter is None or since is not None:",
+            f"        call_failed(call, since, {error})",
+            "    else:",  # to refuse a call must cost little
+            "        counter.number += 1",
             "finally:",
             "    if in_flight.notes_exits:",
             "        in_flight.exited()",

@@ -87,8 +87,12 @@ Around an `async def`, `Pipeline(Bulkhead(50), CircuitBreaker())` generates this
                     in_flight.exited()
         except BaseException:
             count.ended += 1
+            counter = decided.get(type(exception()))
             try:
-                call_failed(call, since, exception())
+                if counter is None or since is not None:
+                    call_failed(call, since, exception())
+                else:
+                    counter.number += 1
             finally:
                 if in_flight.notes_exits:
                     in_flight.exited()
@@ -194,6 +198,7 @@ def guard_with(
         "call_returned": ends.returned,
         "emit_returned": ends.emit_returned,
         "call_failed": ends.failed,
+        "decided": ends.endings.decided,
         "good_fields": ends.good_fields,
     }
     return bind(names | values | events)  # type: ignore[no-any-return]
@@ -283,7 +288,7 @@ _COMMON: dict[str, Any] = {
 
 _CLOSED_OVER = re.compile(
     r"\b(?:(?:admit|settle|release)\d+|attempt_failed|attempt_returned|call_failed|call_returned|call_succeeded|context"
-    r"|counters|earn|emit_returned|full_path|gate_group|good_fields|in_flight|inner|is_open|limit|recover|rest|too_late|verdict_on)\b"
+    r"|counters|decided|earn|emit_returned|full_path|gate_group|good_fields|in_flight|inner|is_open|limit|recover|rest|too_late|verdict_on)\b"
 )
 """The names in the source of a gate layer whose values differ between gate layers of one shape."""
 
