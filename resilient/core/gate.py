@@ -78,6 +78,11 @@ class Gate(Policy):
         """The `resilient.policies.keyed.key_table.KeyTable` whose factory has made this gate, if one has."""
 
     @property
+    def _refuses_as(self) -> str:
+        """The name of the policy in refusals of this gate (`Rejected.policy`)."""
+        return self.name
+
+    @property
     def _counted_as(self) -> str:
         """The name of the policy in metrics: for the gate of a key, the name of its `Keyed`."""
         return self.name if self._made_for is None else self._made_for.name

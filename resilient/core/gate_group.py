@@ -114,7 +114,8 @@ class GateGroup:
         if isinstance(error, Rejected):
             context = self.context
             code, last = error._code, self._last_refusal
-            counter = last.counter if code is last.code and len(tickets) == 1 else self._refusals_by(code, tickets)
+            is_same = code is last.code and len(tickets) == 1
+            counter = last.counter if is_same else self._refusals_by(code, error.policy, tickets)
             if GIL:
                 counter.number += 1  # `Counter.add`, inlined
             else:
@@ -125,9 +126,11 @@ class GateGroup:
                 now, reason = call.begin().now(), reason_of(error)
                 context.channel.emit(CallRejected(context.name, now, place_of(error), reason, error.retry_after))
 
-    def _refusals_by(self, code: str, tickets: Tickets) -> Counter:
-        """The counter of the refusals for one reason, of the gate that has given no ticket."""
-        gate = self.gates[tickets.index(None)]
+    def _refusals_by(self, code: str, policy: str, tickets: Tickets) -> Counter:
+        """The counter of the refusals for one reason. Without a wait the first gate without a ticket has refused; after
+        one (`queue`, which has taken all tickets), the gate that the error names."""
+        rest = self.gates[tickets.index(None) :]
+        gate = next((gate for gate in rest if gate._refuses_as == policy), rest[0])
         counter = self.context.counters.counter("rejections", gate.name, code)
         self._last_refusal = _Refusals(code, counter)
         return counter

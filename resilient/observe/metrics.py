@@ -215,8 +215,8 @@ def record_durations(
 def read(*, keys: int = 0) -> dict[Metric, list[Series]]:
     """Read all metrics now, in the order of `TABLE`. Metrics without a value are left out.
 
-    It calls no code of users, and may be called in any thread. If the gauges of a policy cannot be read, that is
-    logged, and they are left out.
+    It may be called in any thread. The only code of users that it calls is that of their own policies (`snapshot`) and
+    keys (hash, `repr`). If the gauges of a policy cannot be read, that is logged, and they are left out.
 
     Args:
         keys: the most keys of a `Keyed` whose gauges have series of their own: then the gauges of policies have one

@@ -134,6 +134,28 @@ def test_refusals_are_counted_by_policy_and_reason() -> None:
     assert values("calls", "refused closed") == {("rejected", "nothing"): 1}
 
 
+@pytest.mark.parametrize("keyed", [False, True], ids=["", "keyed"])
+def test_refusal_after_a_wait_is_counted_for_the_gate_that_refused(keyed: bool) -> None:
+    """Not for a gate outside it, whose ticket the queue has given back."""
+
+    def inner() -> Bulkhead:
+        return Bulkhead(1, queue=1, queue_timeout=0.1, name="inner")
+
+    gate = Keyed(inner, key=lambda: 1, name="by key") if keyed else inner()
+    name = f"refused after a wait, {keyed}"
+
+    @Pipeline(Bulkhead(5, name="outer"), gate, name=name)
+    async def call() -> None:
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        await asyncio.gather(*[call() for _ in range(3)], return_exceptions=True)
+
+    run(main())
+    policy = "by key" if keyed else "inner"
+    assert values("rejections", name) == {(policy, "queue-timeout"): 1, (policy, "full"): 1}
+
+
 def test_waits_hedges_timeouts_and_transitions_are_counted() -> None:
     bulkhead, breaker = Bulkhead(1, queue=5, queue_timeout=0.5), CircuitBreaker(fail_max=1)
     pipeline = Pipeline(Timeout(5), Hedge(0.1), bulkhead, breaker, Timeout(1), name="waits")

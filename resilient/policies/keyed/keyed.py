@@ -207,6 +207,10 @@ class Keyed(Gate, judgements=("key",), effects=("factory",)):
         except Exception as error:
             raise CallbackError(error) from None
 
+    @property
+    def _refuses_as(self) -> str:
+        return self._pattern._refuses_as
+
     def _renew(self) -> None:
         super()._renew()
         self._keys.renew()
