@@ -88,7 +88,7 @@ def policies(*more: Any) -> tuple[Any, ...]:
         Retry(attempts=3, budget=Budget(ratio=0.5)),
         *more,
         Bulkhead(40, queue=10, queue_timeout=0.05),
-        CircuitBreaker(0.3, min_calls=20, break_duration=0.05),
+        CircuitBreaker(0.3, min_calls=20, break_duration=0.05, max_break=0.1),
         Timeout(0.2),
     )
 
@@ -199,7 +199,7 @@ def test_counts_of_a_plain_function_are_true() -> None:
 
     answers, counted = Answers(5), Counter[str]()
     name = "truth of a def"
-    breaker = CircuitBreaker(0.3, min_calls=20, break_duration=0.001)
+    breaker = CircuitBreaker(0.3, min_calls=20, break_duration=0.001, max_break=0.002)
 
     @Pipeline(Timeout(1), Retry(attempts=3), Bulkhead(4), breaker, Timeout(0.2), name=name)
     def guarded() -> str:
