@@ -99,6 +99,7 @@ async def asked(
     """Call by many callers, of which some are cancelled. Returns what they counted."""
     counted: Counts = Counter()
     chance = random.Random(seed)
+    random.seed(seed)  # from which policies draw their jitter: in virtual time each run is then the same
 
     async def one() -> None:
         try:
